@@ -1,0 +1,197 @@
+"""The central types: what a network means once it has left torch.
+
+NIR leaves open the timestep, the number of steps and the kind of reset. They live here and travel
+inside the .nir file as one JSON string, `graph.metadata["msg_deploy"]`, which others ignore.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+import nir
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+
+from msg_deploy.errors import GraphError
+
+ResetMode = Literal["zero", "subtract"]
+Fold = Literal["delay", "host"]
+Encoding = Literal["direct", "frames"]
+Shape = tuple[int, ...]
+
+METADATA_KEY = "msg_deploy"
+METADATA_FORMAT = 1
+READOUT_PREFIX = "readout."
+"""Nodes that a folding of TWO adds are named with this prefix."""
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Dimension = Annotated[int, Field(ge=1, le=2**31)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Timing:
+    """What NIR leaves open about time.
+
+    Attributes:
+        dt: length of a timestep in seconds.
+        steps: number of timesteps T of one inference.
+        reset: membrane after a spike: "zero" (to v_reset) or "subtract" (minus v_threshold).
+    """
+
+    dt: Annotated[Finite, Field(gt=0)] = 1e-3
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    reset: ResetMode = "zero"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class InputSpec:
+    """What one sample looks like and how it becomes T timesteps.
+
+    Attributes:
+        shape: of one timestep of one sample, without batch.
+        encoding: "direct" repeats the sample (shape) at every step; "frames" takes (T, *shape).
+        low: smallest value of the declared input range.
+        high: largest value of the declared input range.
+    """
+
+    shape: tuple[Dimension, ...]
+    encoding: Encoding = "direct"
+    low: Finite = 0.0
+    high: Finite = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> InputSpec:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Readout:
+    """TWO as exported: y = sum_t f_t I_L[t], decision argmax.
+
+    Attributes:
+        weights: f, one per timestep.
+        source: node whose output is the current I_L of the output layer.
+        fold: "delay" (Delay and Scale branches in the graph; the output is y at the last step) or
+            "host" (the graph's output is I_L at each step and the host applies f).
+        error: largest absolute error of the realized f, as measured at export.
+    """
+
+    weights: tuple[Finite, ...]
+    source: str
+    fold: Fold = "host"
+    error: Annotated[Finite, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Provenance:
+    """Where a deployment comes from.
+
+    Attributes:
+        source: file or class that was traced.
+        sha256: checksum of that file, where it was one.
+        data: name of the data set that it was trained on, if known.
+        classes: class names in the order of the outputs.
+        versions: library versions at export.
+    """
+
+    source: str = ""
+    sha256: str = ""
+    data: str = ""
+    classes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Metadata:
+    """The content of `graph.metadata["msg_deploy"]`."""
+
+    timing: Timing
+    input: InputSpec
+    readout: Readout | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+    format: Literal[1] = METADATA_FORMAT
+
+    @model_validator(mode="after")
+    def _weights_fit_steps(self) -> Metadata:
+        if self.readout and len(self.readout.weights) != self.timing.steps:
+            raise ValueError(
+                f"readout.weights has {len(self.readout.weights)} entries, "
+                f"but timing.steps is {self.timing.steps}"
+            )
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Deployment:
+    """A NIR graph with everything that is needed to execute it.
+
+    Passes are functions Deployment -> Deployment that never change their input.
+    """
+
+    graph: nir.NIRGraph
+    timing: Timing
+    input: InputSpec
+    readout: Readout | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def metadata(self) -> Metadata:
+        """Everything but the graph."""
+        return Metadata(
+            timing=self.timing,
+            input=self.input,
+            readout=self.readout,
+            provenance=self.provenance,
+        )
+
+    def with_graph(self, graph: nir.NIRGraph, **changes: Any) -> Deployment:
+        """A copy with another graph (and other changed fields)."""
+        return replace(self, graph=graph, **changes)
+
+
+_METADATA = TypeAdapter(Metadata)
+
+
+def metadata_to_json(metadata: Metadata) -> str:
+    """The JSON text of the metadata contract."""
+    return _METADATA.dump_json(metadata, indent=1).decode()
+
+
+def metadata_from_json(text: str | bytes) -> Metadata:
+    """Parse and check the metadata contract.
+
+    Raises:
+        GraphError: not JSON, a field is missing, unknown or outside its range.
+    """
+    try:
+        return _METADATA.validate_json(text)
+    except ValidationError as error:
+        raise GraphError(f"metadata {METADATA_KEY!r}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """All problems of a pydantic error as one line, each with its field."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg']}"
+        for problem in error.errors()
+    )

@@ -1,0 +1,45 @@
+"""Outputs that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from msg_deploy.errors import FileError, reason
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`.
+
+    On any exception the temporary file is removed and what stood at `path` is untouched.
+
+    Raises:
+        FileError: the directory is missing or cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        if path.is_dir():
+            raise FileError(path, "is a directory; name a file to write.")
+        temporary.touch(exist_ok=False)
+        yield temporary
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(
+            path,
+            f"cannot be written ({error.strerror or reason(error)}); "
+            "name a file in an existing directory that you may write to.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,215 @@
+"""From a NIR graph to an order of execution: structure, shapes and cycles are settled here.
+
+NIR 1.0.8's own type check is not used: it takes a non-square kernel's last dimension for both
+axes and a grouped convolution's weight for its input channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import nir
+import numpy as np
+
+from msg_deploy.deployment import Shape
+from msg_deploy.errors import GraphError
+from msg_deploy.primitives import primitive_of
+from msg_deploy.primitives.terminals import declared_shape
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One edge into a node.
+
+    Attributes:
+        source: name of the node it comes from.
+        previous: the edge closes a cycle and carries the previous step's value.
+    """
+
+    source: str
+    previous: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to execute a graph, step by step.
+
+    Attributes:
+        order: node names, each after all sources of its same-step edges.
+        incoming: the edges into each node, in the order of the file.
+        input_shapes: shape without batch of the summed input of each node.
+        shapes: shape without batch of the output of each node.
+        input: name of the Input node.
+        output: name of the Output node.
+    """
+
+    order: tuple[str, ...]
+    incoming: Mapping[str, tuple[Incoming, ...]]
+    input_shapes: Mapping[str, Shape]
+    shapes: Mapping[str, Shape]
+    input: str
+    output: str
+
+
+def plan(graph: nir.NIRGraph) -> Plan:
+    """Check a graph and order its execution.
+
+    Raises:
+        GraphError: naming the node or edge: unknown primitive, edge to a missing node, no single
+            Input and Output, a node that nothing reaches, a cycle without state, a non-finite
+            number, parameters that do not fit each other or the input.
+    """
+    edges = [(str(a), str(b)) for a, b in graph.edges]
+    _check_edges(graph, edges)
+    for name, node in graph.nodes.items():
+        _check_node(name, node)
+    start, end = _terminal(graph, nir.Input), _terminal(graph, nir.Output)
+    _check_cycles(graph, edges)
+    closing = _closing_edges(start, edges)
+    order = _topological(graph.nodes, [e for e in edges if e not in closing])
+    incoming = {
+        name: tuple(Incoming(a, (a, b) in closing) for a, b in edges if b == name)
+        for name in order
+    }
+    for name in order:
+        if not incoming[name] and name != start:
+            raise GraphError(f"node {name!r}: nothing leads into it.")
+    input_shapes, shapes = _infer_shapes(graph, order, incoming)
+    return Plan(order, incoming, input_shapes, shapes, start, end)
+
+
+def _check_edges(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
+    for edge in edges:
+        for end in edge:
+            if end not in graph.nodes:
+                raise GraphError(f"edge {edge[0]!r} -> {edge[1]!r}: there is no node {end!r}.")
+    for edge in {e for e in edges if edges.count(e) > 1} if len(set(edges)) < len(edges) else ():
+        raise GraphError(f"edge {edge[0]!r} -> {edge[1]!r} is given more than once.")
+
+
+def _check_node(name: str, node: nir.NIRNode) -> None:
+    try:
+        primitive_of(node)
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name, None)
+            if isinstance(value, (np.ndarray, np.generic, float)):
+                _check_numbers(field.name, np.asarray(value))
+    except GraphError as error:
+        raise GraphError(f"node {name!r} ({type(node).__name__}): {error}") from None
+
+
+def _check_numbers(field: str, value: np.ndarray) -> None:
+    if value.dtype.kind not in "fiub":
+        raise GraphError(f"{field} must be numbers, not {value.dtype}.")
+    bad = np.argwhere(~np.isfinite(value))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        raise GraphError(
+            f"{field}{list(place)} is {value[place]}; every number must be finite "
+            f"({len(bad)} of {value.size} are not)."
+        )
+
+
+def _terminal(graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
+    names = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
+    if len(names) != 1:
+        raise GraphError(
+            f"the graph has {len(names)} {kind.__name__} nodes; exactly one is supported."
+        )
+    return names[0]
+
+
+def _check_cycles(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
+    """Every cycle must pass a node with state: without these nodes nothing may be cyclic."""
+    instant = {n for n, node in graph.nodes.items() if not primitive_of(node).stateful}
+    among = [(a, b) for a, b in edges if a in instant and b in instant]
+    left = set(instant) - set(_topological_prefix(instant, among))
+    if left:
+        cycle = ", ".join(sorted(left))
+        raise GraphError(
+            f"the cycle through {cycle} has no node with state, so its value is not defined; "
+            "a cycle must pass a LIF, IF, LI or another node with state."
+        )
+
+
+def _closing_edges(start: str, edges: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Edges that lead back to a node being explored, depth first from the input."""
+    successors: dict[str, list[str]] = {}
+    for a, b in edges:
+        successors.setdefault(a, []).append(b)
+    closing: set[tuple[str, str]] = set()
+    open_nodes, done = {start}, set[str]()
+    stack = [(start, iter(successors.get(start, [])))]
+    while stack:
+        node, following = stack[-1]
+        successor = next(following, None)
+        if successor is None:
+            stack.pop()
+            open_nodes.discard(node)
+            done.add(node)
+        elif successor in open_nodes:
+            closing.add((node, successor))
+        elif successor not in done:
+            open_nodes.add(successor)
+            stack.append((successor, iter(successors.get(successor, []))))
+    return closing
+
+
+def _topological(nodes: Iterable[str], edges: list[tuple[str, str]]) -> tuple[str, ...]:
+    order = _topological_prefix(nodes, edges)
+    left = set(nodes) - set(order)
+    if left:
+        raise GraphError(f"the cycle through {', '.join(sorted(left))} is not fed by the input.")
+    return tuple(order)
+
+
+def _topological_prefix(nodes: Iterable[str], edges: list[tuple[str, str]]) -> list[str]:
+    """Kahn's algorithm; what is missing from the result lies on or behind a cycle."""
+    successors: dict[str, list[str]] = {name: [] for name in nodes}
+    waiting = dict.fromkeys(successors, 0)
+    for a, b in edges:
+        successors[a].append(b)
+        waiting[b] += 1
+    order = [name for name, count in waiting.items() if count == 0]
+    for name in order:
+        for successor in successors[name]:
+            waiting[successor] -= 1
+            if waiting[successor] == 0:
+                order.append(successor)
+    return order
+
+
+def _infer_shapes(
+    graph: nir.NIRGraph, order: tuple[str, ...], incoming: Mapping[str, tuple[Incoming, ...]]
+) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    input_shapes: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
+    for name in order:
+        node = graph.nodes[name]
+        try:
+            if isinstance(node, nir.Input):
+                input_shapes[name] = declared_shape(node)
+            else:
+                known = [e.source for e in incoming[name] if not e.previous]
+                input_shapes[name] = shapes[known[0]] if known else declared_input(node)
+            shapes[name] = primitive_of(node).output_shape(node, input_shapes[name])
+        except GraphError as error:
+            raise GraphError(f"node {name!r} ({type(node).__name__}): {error}") from None
+    for name in order:
+        for edge in incoming[name]:
+            if shapes[edge.source] != input_shapes[name]:
+                raise GraphError(
+                    f"edge {edge.source!r} -> {name!r}: {edge.source!r} gives shape "
+                    f"{shapes[edge.source]}, but {name!r} takes {input_shapes[name]}."
+                )
+    return input_shapes, shapes
+
+
+def declared_input(node: nir.NIRNode) -> Shape:
+    """The input shape that a node itself implies, for nodes fed only through a cycle."""
+    (declared,) = (node.input_type or {"input": None}).values()
+    if declared is None:
+        raise GraphError("is fed only through a cycle and implies no input shape.")
+    return tuple(int(n) for n in declared)

@@ -1,0 +1,118 @@
+"""LIF, IF and LI: the membranes, one explicit Euler step per timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nir
+import numpy as np
+import numpy.typing as npt
+
+from msg_deploy.deployment import ResetMode, Shape, Timing
+from msg_deploy.primitives import (
+    Array,
+    Emission,
+    Law,
+    Primitive,
+    parameters,
+    positive,
+    register,
+)
+
+Integrate = Callable[[Array, Array], Array]
+"""(input, membrane) -> membrane before the threshold decision."""
+
+
+def fire(membrane: Array, threshold: Array, v_reset: Array, reset: ResetMode) -> Emission:
+    """s = [v > threshold], strictly; then v = v_reset ("zero") or v - threshold ("subtract")."""
+    spikes = membrane > threshold
+    after = membrane - threshold if reset == "subtract" else v_reset
+    return Emission(
+        spikes.astype(membrane.dtype), np.where(spikes, after, membrane), membrane=membrane
+    )
+
+
+def _start(value: Array, shape: Shape, dtype: npt.DTypeLike) -> Callable[[int], Array]:
+    return lambda batch: np.broadcast_to(value, (batch, *shape)).astype(dtype)
+
+
+def _spiking_law(
+    node: Any,
+    integrate: Integrate,
+    initial: Callable[[int], Array],
+    timing: Timing,
+    dtype: npt.DTypeLike,
+) -> Law:
+    threshold, v_reset = np.asarray(node.v_threshold, dtype), np.asarray(node.v_reset, dtype)
+    return Law(lambda x, v: fire(integrate(x, v), threshold, v_reset, timing.reset), initial)
+
+
+def _leaky(node: Any, timing: Timing, dtype: npt.DTypeLike) -> Integrate:
+    rate = np.asarray(timing.dt / np.asarray(node.tau, np.float64), dtype)
+    r, v_leak = np.asarray(node.r, dtype), np.asarray(node.v_leak, dtype)
+    return lambda x, v: v + rate * ((v_leak - v) + r * x)
+
+
+@register
+class LIF(Primitive):
+    """v += dt/tau ((v_leak - v) + r x); s = [v > v_threshold]; reset. V(0) = v_leak."""
+
+    node_type = nir.LIF
+    stateful = True
+    spiking = True
+
+    def output_shape(self, node: nir.LIF, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        parameters(node, ("tau", "r", "v_leak", "v_threshold", "v_reset"), input_shape)
+        positive(node, "tau")
+        return input_shape
+
+    def law(self, node: nir.LIF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """One Euler step, then the threshold."""
+        initial = _start(node.v_leak, shape, dtype)
+        return _spiking_law(node, _leaky(node, timing, dtype), initial, timing, dtype)
+
+
+@register
+class IF(Primitive):
+    """v += r x (per step, not per second); s = [v > v_threshold]; reset. V(0) = 0."""
+
+    node_type = nir.IF
+    stateful = True
+    spiking = True
+
+    def output_shape(self, node: nir.IF, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        parameters(node, ("r", "v_threshold", "v_reset"), input_shape)
+        return input_shape
+
+    def law(self, node: nir.IF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """One addition, then the threshold."""
+        r = np.asarray(node.r, dtype)
+        initial = _start(np.zeros(shape), shape, dtype)
+        return _spiking_law(node, lambda x, v: v + r * x, initial, timing, dtype)
+
+
+@register
+class LI(Primitive):
+    """v += dt/tau ((v_leak - v) + r x); the output is v. V(0) = v_leak."""
+
+    node_type = nir.LI
+    stateful = True
+
+    def output_shape(self, node: nir.LI, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        parameters(node, ("tau", "r", "v_leak"), input_shape)
+        positive(node, "tau")
+        return input_shape
+
+    def law(self, node: nir.LI, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """One Euler step."""
+        integrate = _leaky(node, timing, dtype)
+
+        def step(x: Array, v: Array) -> Emission:
+            membrane = integrate(x, v)
+            return Emission(membrane, membrane)
+
+        return Law(step, _start(node.v_leak, shape, dtype))
