@@ -30,6 +30,8 @@ Shape = tuple[int, ...]
 
 METADATA_KEY = "msg_deploy"
 METADATA_FORMAT = 1
+INPUT, OUTPUT = "input", "output"
+"""Names of the terminal nodes that we write; several importers expect exactly these."""
 READOUT_PREFIX = "readout."
 """Nodes that a folding of TWO adds are named with this prefix."""
 
@@ -44,6 +46,13 @@ def _finite(value: float) -> float:
 
 Finite = Annotated[float, AfterValidator(_finite)]
 Dimension = Annotated[int, Field(ge=1, le=2**31)]
+
+
+def node_name(path: str) -> str:
+    """The NIR name of the layer at a torch module path; it never collides with names of ours."""
+    name = path.replace("/", "_")
+    reserved = name in (INPUT, OUTPUT) or name.startswith(READOUT_PREFIX)
+    return f"layer.{name}" if reserved else name
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -20,10 +20,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         FileError: the directory is missing or cannot be written, or the disk is full.
     """
+    _refuse_directory(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        if path.is_dir():
-            raise FileError(path, "is a directory; name a file to write.")
         temporary.touch(exist_ok=False)
         yield temporary
         if path.exists():
@@ -43,3 +42,21 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work that its result cannot be written; leaves nothing behind.
+
+    Raises:
+        FileError: as `replacing`.
+    """
+    _refuse_directory(path)
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.probe")
+    with replacing(probe):
+        pass
+    probe.unlink()
+
+
+def _refuse_directory(path: Path) -> None:
+    if path.is_dir():
+        raise FileError(path, "is a directory; name a file to write.")

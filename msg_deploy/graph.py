@@ -70,8 +70,7 @@ def plan(graph: nir.NIRGraph) -> Plan:
     closing = _closing_edges(start, edges)
     order = _topological(graph.nodes, [e for e in edges if e not in closing])
     incoming = {
-        name: tuple(Incoming(a, (a, b) in closing) for a, b in edges if b == name)
-        for name in order
+        name: tuple(Incoming(a, (a, b) in closing) for a, b in edges if b == name) for name in order
     }
     for name in order:
         if not incoming[name] and name != start:

@@ -76,7 +76,8 @@ class LIF(nn.Module):
         _require(math.isfinite(v_reset), f"v_reset must be finite, not {v_reset}")
         _require(reset in ("zero", "subtract"), f"reset must be zero or subtract, not {reset!r}")
         _require(
-            surrogate in SURROGATES, f"surrogate must be {' or '.join(SURROGATES)}, not {surrogate!r}"
+            surrogate in SURROGATES,
+            f"surrogate must be {' or '.join(SURROGATES)}, not {surrogate!r}",
         )
         _require(alpha > 0, f"alpha must be above 0, not {alpha}")
         self.steps = steps

@@ -35,8 +35,8 @@ class TWO(nn.Module):
         self.steps = steps
         self.beta = beta
         self.register_buffer("weights", torch.full((steps,), 1 / steps))
-        self.register_buffer("correct", torch.zeros(steps, dtype=torch.int64), persistent=False)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("correct", torch.zeros(steps, dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def extra_repr(self) -> str:
         """The parameters as they stand in the constructor."""

@@ -17,7 +17,7 @@ Derivative = Callable[[Tensor, float], Tensor]
 
 
 def arctan(distance: Tensor, alpha: float) -> Tensor:
-    """dS/dV = (alpha/2) / (1 + (pi/2 * alpha * (V - V_th))^2) (Fang et al. 2021; Li et al. 2024)."""
+    """dS/dV = (alpha/2) / (1 + (pi/2 alpha (V - V_th))^2) (Fang et al. 2021; Li et al. 2024)."""
     return (alpha / 2) / (1 + (math.pi / 2 * alpha * distance).square())
 
 

@@ -1,0 +1,1 @@
+"""Simulators of deployments, and the comparison of what they record."""

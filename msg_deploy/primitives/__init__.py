@@ -57,10 +57,8 @@ class Primitive(ABC):
 
     Attributes:
         node_type: the nir class.
-        stateful: the output at a step does not need the input of that step to exist, so a cycle
-            through this node can be executed.
+        stateful: the node carries state from step to step; every cycle must pass such a node.
         spiking: the output is a threshold decision.
-        terminal: Input or Output.
     """
 
     node_type: ClassVar[type[Any]]

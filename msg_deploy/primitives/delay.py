@@ -23,6 +23,7 @@ class Delay(Primitive):
     """y[t] = x[t - round(delay/dt)], elementwise; 0 for negative times."""
 
     node_type = nir.Delay
+    stateful = True
 
     def output_shape(self, node: nir.Delay, input_shape: Shape) -> Shape:
         """Unchanged."""

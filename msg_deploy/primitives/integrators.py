@@ -25,7 +25,7 @@ Integrate = Callable[[Array, Array], Array]
 
 
 def fire(membrane: Array, threshold: Array, v_reset: Array, reset: ResetMode) -> Emission:
-    """s = [v > threshold], strictly; then v = v_reset ("zero") or v - threshold ("subtract")."""
+    """Spike where v > threshold, strictly; then v = v_reset ("zero") or v - threshold ("subtract")."""
     spikes = membrane > threshold
     after = membrane - threshold if reset == "subtract" else v_reset
     return Emission(

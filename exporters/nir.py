@@ -1,0 +1,257 @@
+"""Reading and writing .nir files, which are not trusted.
+
+A .nir file is HDF5: /version and /node with type, nodes, edges and metadata. Before anything is
+allocated, the declared sizes are added up; links out of the file, deep nesting and object types
+are refused; every node is built one by one so that an error names it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+
+from msg_deploy.deployment import (
+    METADATA_KEY,
+    Deployment,
+    InputSpec,
+    Metadata,
+    Provenance,
+    ResetMode,
+    Timing,
+    metadata_from_json,
+    metadata_to_json,
+)
+from msg_deploy.errors import FileError, GraphError, reason
+from msg_deploy.files import replacing
+from msg_deploy.graph import plan
+from msg_deploy.primitives.terminals import declared_shape
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 8 * 2**30
+MAX_NODES = 100_000
+MAX_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class ForeignTiming:
+    """Timing for graphs of other frameworks, which do not carry one. None means the default.
+
+    Attributes:
+        dt: seconds; default 1e-4, what snnTorch and spikingjelly assume.
+        steps: default 100.
+        reset: default "zero", what NIR's equations say.
+    """
+
+    dt: float | None = None
+    steps: int | None = None
+    reset: ResetMode | None = None
+
+
+DEFAULT_TIMING = Timing(dt=1e-4, steps=100, reset="zero")
+
+
+def write(deployment: Deployment, path: str | Path) -> None:
+    """Write a deployment as .nir, whole or not at all; the same deployment gives the same bytes.
+
+    Raises:
+        GraphError: the graph is not valid.
+        FileError: the file cannot be written.
+    """
+    plan(deployment.graph)
+    metadata = dict(deployment.graph.metadata) | {
+        METADATA_KEY: metadata_to_json(deployment.metadata)
+    }
+    graph = nir.NIRGraph(
+        deployment.graph.nodes, deployment.graph.edges, metadata=metadata, type_check=False
+    )
+    with replacing(Path(path)) as temporary:
+        nir.write(temporary, graph)
+
+
+def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
+    """Read and check a .nir file.
+
+    Args:
+        path: the file.
+        foreign: timing for a file without ours. In a file with ours, a value given here replaces
+            that of the file.
+
+    Returns:
+        A deployment whose graph is valid. Missing timing values are the documented defaults, and a
+        warning is logged that names them.
+
+    Raises:
+        FileError: naming the file and the field: missing, truncated, too large, not NIR, unknown
+            primitive, missing or non-finite parameter, cycle without state, broken metadata.
+    """
+    path = Path(path)
+    content = _read_hdf5(path)
+    try:
+        graph = _graph(content)
+        known = plan(graph)
+        shape = declared_shape(graph.nodes[known.input])
+        metadata = _metadata(path, graph, shape, foreign or ForeignTiming())
+        _check_metadata(metadata, graph, shape)
+    except GraphError as error:
+        raise FileError(path, str(error)) from error
+    return Deployment(graph, metadata.timing, metadata.input, metadata.readout, metadata.provenance)
+
+
+def _metadata(path: Path, graph: nir.NIRGraph, shape: Any, foreign: ForeignTiming) -> Metadata:
+    given = {k: v for k, v in vars(foreign).items() if v is not None}
+    if METADATA_KEY in graph.metadata:
+        own = metadata_from_json(graph.metadata[METADATA_KEY])
+        if not given:
+            return own
+        timing = Timing(**(vars(own.timing) | given))
+        return metadata_from_json(
+            metadata_to_json(Metadata(timing, own.input, None, own.provenance))
+            if own.readout is None
+            else json.dumps(json.loads(metadata_to_json(own)) | {"timing": vars(timing)})
+        )
+    assumed = {k: v for k, v in vars(DEFAULT_TIMING).items() if k not in given}
+    if assumed:
+        listed = ", ".join(f"--{k} {v}" for k, v in assumed.items())
+        logger.warning("%s has no timing of msg-deploy; assumed %s.", path, listed)
+    return Metadata(
+        Timing(**(assumed | given)),
+        InputSpec(shape=shape, encoding="frames"),
+        provenance=Provenance(source=str(path)),
+    )
+
+
+def _check_metadata(metadata: Metadata, graph: nir.NIRGraph, shape: tuple[int, ...]) -> None:
+    if metadata.input.shape != shape:
+        raise GraphError(
+            f"metadata {METADATA_KEY!r}: input.shape is {metadata.input.shape}, but the Input node "
+            f"declares {shape}."
+        )
+    if metadata.readout and metadata.readout.source not in graph.nodes:
+        raise GraphError(
+            f"metadata {METADATA_KEY!r}: readout.source names {metadata.readout.source!r}, which is "
+            "not a node."
+        )
+
+
+def _read_hdf5(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileError(path, "there is no such file; name a .nir file.")
+    try:
+        with h5py.File(path, "r") as file:
+            root = file.get("node")
+            if not isinstance(root, h5py.Group):
+                raise GraphError("has no group 'node', so it is HDF5 but not NIR.")
+            budget = _Budget()
+            _weigh(root, "node", budget, 0)
+            return _load(root)
+    except GraphError as error:
+        raise FileError(path, str(error)) from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise FileError(
+            path,
+            f"is not a whole .nir file ({reason(error)}); it may be truncated, export it again.",
+        ) from error
+
+
+@dataclass
+class _Budget:
+    bytes: int = MAX_BYTES
+    objects: int = MAX_NODES * 16
+
+
+def _weigh(group: h5py.Group, place: str, budget: _Budget, depth: int) -> None:
+    """Refuse what is too large, too deep or leads elsewhere, by headers alone."""
+    if depth > MAX_DEPTH:
+        raise GraphError(f"{place}: is nested deeper than {MAX_DEPTH} levels.")
+    for name in group:
+        where = f"{place}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise GraphError(f"{where}: is a link; links are not followed.")
+        item = group[name]
+        budget.objects -= 1
+        if budget.objects < 0:
+            raise GraphError("has too many objects.")
+        if isinstance(item, h5py.Group):
+            _weigh(item, where, budget, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            _weigh_dataset(item, where, budget)
+        else:
+            raise GraphError(f"{where}: is neither a group nor a dataset.")
+
+
+def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
+    text = h5py.check_string_dtype(item.dtype) is not None
+    if item.external or item.is_virtual:
+        raise GraphError(f"{where}: keeps its data in another file, which is not followed.")
+    if not text and item.dtype.kind not in "fiub":
+        raise GraphError(f"{where}: has the type {item.dtype}; numbers and text are accepted.")
+    if item.shape is None:
+        raise GraphError(f"{where}: is empty.")
+    budget.bytes -= int(np.prod(item.shape, dtype=object)) * max(item.dtype.itemsize, 1)
+    if budget.bytes < 0:
+        raise GraphError(f"{where}: the file declares more than {MAX_BYTES} bytes of data.")
+
+
+def _load(group: h5py.Group) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, item in group.items():
+        if isinstance(item, h5py.Group):
+            content[name] = _load(item)
+        else:
+            value = item[()]
+            content[name] = value.decode("utf-8") if isinstance(value, bytes) else value
+    return content
+
+
+def _graph(content: dict[str, Any]) -> nir.NIRGraph:
+    if content.get("type") != "NIRGraph":
+        raise GraphError(f"node/type is {content.get('type')!r}; it must be NIRGraph.")
+    for field in ("nodes", "edges"):
+        if field not in content:
+            raise GraphError(f"node/{field} is missing.")
+    if not isinstance(content["nodes"], dict):
+        raise GraphError("node/nodes must be a group of nodes.")
+    nodes = {name: _node(name, fields) for name, fields in content["nodes"].items()}
+    metadata = content.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise GraphError("node/metadata must be a group.")
+    return nir.NIRGraph(nodes, _edges(content["edges"]), metadata=metadata, type_check=False)
+
+
+def _edges(value: Any) -> list[tuple[str, str]]:
+    edges = np.asarray(value, dtype=object)
+    if edges.size == 0:
+        return []
+    if edges.ndim != 2 or edges.shape[1] != 2:
+        raise GraphError(f"node/edges must be pairs of node names, not shape {edges.shape}.")
+    try:
+        return [(_text(a), _text(b)) for a, b in edges]
+    except UnicodeDecodeError as error:
+        raise GraphError("node/edges holds names that are not UTF-8.") from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _node(name: str, fields: Any) -> nir.NIRNode:
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        raise GraphError(f"node {name!r}: has no type.")
+    kind = fields["type"]
+    build: Callable[[dict[str, Any]], nir.NIRNode] = nir.dict2NIRNode
+    try:
+        return build(dict(fields))
+    except Exception as error:  # constructors of another library on a file of a stranger
+        raise GraphError(
+            f"node {name!r} ({kind}): its fields are missing or do not fit each other "
+            f"({type(error).__name__}: {reason(error)})."
+        ) from error

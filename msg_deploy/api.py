@@ -1,0 +1,220 @@
+"""What the command line does, as functions: export, check, inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from msg_deploy import checkpoint
+from msg_deploy.data import DATASETS, load_dataset
+from msg_deploy.deployment import Deployment, Fold, InputSpec, Timing
+from msg_deploy.errors import UsageError
+from msg_deploy.exporters import nir as nir_file
+from msg_deploy.exporters.fold import fold_two
+from msg_deploy.exporters.trace import trace
+from msg_deploy.networks import SpikingNetwork, encode
+from msg_deploy.sim.compare import (
+    TOLERANCE,
+    Comparison,
+    Verdict,
+    compare,
+    compare_parameters,
+    layout,
+    merge_all,
+)
+from msg_deploy.sim.simulator import PRECISIONS, FloatArray, Precision, Simulator, simulator
+from msg_deploy.sim.torch_core import TorchCore
+
+Model = str | Path | SpikingNetwork | Deployment
+DEFAULT_SIMULATORS = ("reference", "norse")
+DEFAULT_RANDOM = 64
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One side of a check.
+
+    Attributes:
+        name: file or type.
+        deployment: its graph.
+        own: the simulator that it brings along (the torch module of a checkpoint), if any.
+    """
+
+    name: str
+    deployment: Deployment
+    own: Simulator | None = None
+
+
+def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> Subject:
+    """Load a model of any kind.
+
+    Args:
+        model: a .pt or .nir file, a SpikingNetwork or a Deployment.
+        foreign: timing for .nir files that carry none.
+
+    Raises:
+        FileError: the file cannot be used.
+        UsageError: the file has another ending.
+    """
+    if isinstance(model, Deployment):
+        return Subject("Deployment", model)
+    if isinstance(model, SpikingNetwork):
+        return Subject("SpikingNetwork", trace(model), TorchCore(model))
+    path = Path(model)
+    if path.suffix == ".nir":
+        return Subject(str(path), nir_file.read(path, foreign))
+    if path.suffix in (".pt", ".pth"):
+        network = checkpoint.load(path)
+        provenance = replace(network.provenance, source=path.name, sha256=checkpoint.sha256(path))
+        return Subject(str(path), trace(network, provenance=provenance), TorchCore(network))
+    raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; .pt and .nir are read.")
+
+
+def export(model: Model, path: str | Path, fold: Fold = "delay") -> Deployment:
+    """Write a model as .nir with TWO folded in.
+
+    Args:
+        model: to export.
+        path: .nir file to write.
+        fold: folding of TWO, "delay" or "host". A model without TWO is written as it is.
+
+    Returns:
+        The deployment as written.
+
+    Raises:
+        FileError: a file cannot be read or written.
+        TraceError: a layer has no counterpart in NIR.
+    """
+    deployment = open_model(model).deployment
+    if deployment.readout and deployment.readout.fold != fold:
+        deployment = fold_two(deployment, fold)
+    nir_file.write(deployment, path)
+    return deployment
+
+
+def check(
+    a: Model,
+    b: Model,
+    data: str | FloatArray | None = None,
+    simulators: Sequence[str] = DEFAULT_SIMULATORS,
+    samples: int | None = None,
+    random: int | None = None,
+    precision: Precision = "float64",
+    seed: int = 0,
+    foreign: nir_file.ForeignTiming | None = None,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> Verdict:
+    """Compare two models spike for spike.
+
+    The left side runs as it is (a checkpoint in torch, a graph in the reference simulator), the
+    right side in each of `simulators` (a checkpoint in torch).
+
+    Args:
+        a: left side, what was trained.
+        b: right side, what was exported.
+        data: name of a data set (its held-out samples), samples (N, *shape), or None: the data set
+            that the checkpoint was trained on, if it is known.
+        simulators: for the right side.
+        samples: use at most this many samples of the data.
+        random: number of uniformly random samples within the input range, in addition to the data;
+            they reach inputs that are constant in the data. Default 64.
+        precision: "float64" leaves no rounding to blame; "float32" is how most engines run.
+        seed: of the random samples.
+        foreign: timing for .nir files that carry none.
+        on_batch: called with samples done and in total.
+
+    Returns:
+        A Verdict, true if and only if IDENTICAL.
+
+    Raises:
+        FileError: a file cannot be used.
+        UsageError: an argument is not accepted, or the data do not fit the models.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not {precision!r}.")
+    left, right = open_model(a, foreign), open_model(b, foreign)
+    parameters = compare_parameters(left.deployment, right.deployment)
+    problems = _incomparable(left.deployment, right.deployment)
+    if problems:
+        # Different numbers of steps are a difference; different inputs leave nothing to compare.
+        return Verdict((), parameters, problems, precision)
+    stimulus = _stimulus(left.deployment, data, samples, random, seed)
+    engines = [right.own] if right.own else [simulator(name) for name in simulators]
+    comparisons = _run(left, right, engines, stimulus, precision, on_batch)
+    return Verdict(comparisons, parameters, (), precision)
+
+
+def _incomparable(a: Deployment, b: Deployment) -> tuple[str, ...]:
+    problems = []
+    if a.input.shape != b.input.shape:
+        problems.append(f"inputs have shape {a.input.shape} against {b.input.shape}")
+    if a.timing.steps != b.timing.steps:
+        problems.append(f"timesteps are {a.timing.steps} against {b.timing.steps}")
+    return tuple(problems)
+
+
+def _stimulus(
+    deployment: Deployment,
+    data: str | FloatArray | None,
+    samples: int | None,
+    random: int | None,
+    seed: int,
+) -> FloatArray:
+    """Samples (N, ...) to run: data first, then random ones."""
+    for name, count in (("samples", samples), ("random", random)):
+        if count is not None and count < 0:
+            raise UsageError(f"{name} must not be negative, not {count}.")
+    if data is None and deployment.provenance.data in DATASETS:
+        data = deployment.provenance.data
+    chosen = load_dataset(data).test.samples if isinstance(data, str) else data
+    spec, timing = deployment.input, deployment.timing
+    count = DEFAULT_RANDOM if random is None else random
+    shape = spec.shape if spec.encoding == "direct" else (timing.steps, *spec.shape)
+    noise = np.random.default_rng(seed).uniform(spec.low, spec.high, (count, *shape))
+    parts = [noise.astype(np.float32)]
+    if chosen is not None:
+        _check_samples(chosen, spec, timing)
+        parts.insert(0, np.asarray(chosen, np.float32)[:samples])
+    stimulus = np.concatenate(parts)
+    if not len(stimulus):
+        raise UsageError("there is no sample to compare on; give data or a number of random ones.")
+    return stimulus
+
+
+def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None:
+    encode(torch.as_tensor(samples[:1]), spec, timing.steps)
+    if not np.all(np.isfinite(samples)):
+        raise UsageError("the data hold NaN or infinite numbers.")
+
+
+def _run(
+    left: Subject,
+    right: Subject,
+    engines: Sequence[Simulator],
+    stimulus: FloatArray,
+    precision: Precision,
+    on_batch: Callable[[int, int], None],
+) -> tuple[Comparison, ...]:
+    mine = left.own or simulator("reference")
+    known = layout(left.deployment)
+    gaps = {e.name: tuple(e.unsupported(right.deployment)) for e in engines}
+    parts: dict[str, list[Comparison]] = {
+        name: [Comparison(mine.name, name, missing=gap)] for name, gap in gaps.items() if gap
+    }
+    spec, timing = left.deployment.input, left.deployment.timing
+    for start in range(0, len(stimulus), BATCH):
+        batch = torch.from_numpy(stimulus[start : start + BATCH])
+        inputs = encode(batch, spec, timing.steps).numpy()
+        expected = mine.run(left.deployment, inputs, precision)
+        for engine in engines:
+            if not gaps[engine.name]:
+                found = engine.run(right.deployment, inputs, precision)
+                compared = compare(expected, found, known, TOLERANCE[precision], start)
+                parts.setdefault(engine.name, []).append(compared)
+        on_batch(min(start + BATCH, len(stimulus)), len(stimulus))
+    return tuple(merge_all(parts[engine.name]) for engine in engines)

@@ -1,0 +1,440 @@
+"""Comparison of traces and of parameters: facts only, and the verdict that follows from them.
+
+Results of batches are joined by `merge`, which is associative, so sharding never changes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import nir
+import numpy as np
+import numpy.typing as npt
+
+from msg_deploy.deployment import READOUT_PREFIX, Deployment
+from msg_deploy.graph import plan
+from msg_deploy.sim.simulator import FloatArray, Precision, Trace
+
+READOUT = "readout"
+TIMING = "timing"
+
+TOLERANCE: Mapping[Precision, float] = {"float64": 1e-10, "float32": 1e-4}
+"""Largest difference of membranes, currents and scores that rounding may cause, relative to the
+largest magnitude in the layer (at least 1). Spikes have no tolerance."""
+
+
+class Kind(StrEnum):
+    """The verdicts."""
+
+    IDENTICAL = "IDENTICAL"
+    DIVERGENT = "DIVERGENT"
+    INCOMPARABLE = "INCOMPARABLE"
+
+
+Quantity = Literal["spike", "membrane", "current", "score"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where two traces differ.
+
+    Attributes:
+        node: layer; "readout" for scores.
+        rank: position of the layer in the order of execution.
+        quantity: what differs.
+        step: timestep, from 0.
+        sample: index of the sample.
+        neuron: index in the layer.
+        a: value on the left side.
+        b: value on the right side.
+        membrane_a: membrane before reset on the left, for spiking layers.
+        membrane_b: the same on the right.
+        threshold: of that neuron, for spiking layers.
+    """
+
+    node: str
+    rank: int
+    quantity: Quantity
+    step: int
+    sample: int
+    neuron: tuple[int, ...]
+    a: float
+    b: float
+    membrane_a: float | None = None
+    membrane_b: float | None = None
+    threshold: float | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """The smaller distance of the two membranes from the threshold."""
+        if self.membrane_a is None or self.membrane_b is None or self.threshold is None:
+            return None
+        return min(abs(self.membrane_a - self.threshold), abs(self.membrane_b - self.threshold))
+
+    @property
+    def _key(self) -> tuple[int, bool, int, int]:
+        return self.rank, self.quantity != "spike", self.step, self.sample
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one spiking layer compares.
+
+    Attributes:
+        node: its name.
+        spikes: decisions compared (T x B x neurons).
+        fired: spikes on the left side.
+        mismatches: decisions that differ.
+        membrane_difference: largest absolute difference of membranes.
+    """
+
+    node: str
+    spikes: int
+    fired: int
+    mismatches: int
+    membrane_difference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two simulators' traces compare.
+
+    Attributes:
+        a: simulator on the left.
+        b: simulator on the right.
+        samples: number of samples.
+        layers: spiking layers in the order of execution.
+        score_difference: largest absolute difference of class scores.
+        flips: samples whose decision differs.
+        first: the first difference, by layer, then step, then sample; None if there is none.
+        missing: why the traces cannot be compared; empty if they can.
+    """
+
+    a: str
+    b: str
+    samples: int = 0
+    layers: tuple[Layer, ...] = ()
+    score_difference: float = 0.0
+    flips: int = 0
+    first: Difference | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """The verdict of this pair alone."""
+        if self.missing:
+            return Kind.INCOMPARABLE
+        return Kind.IDENTICAL if self.first is None else Kind.DIVERGENT
+
+    @property
+    def spikes(self) -> int:
+        """Decisions compared in all layers."""
+        return sum(layer.spikes for layer in self.layers)
+
+    @property
+    def mismatches(self) -> int:
+        """Decisions that differ in all layers."""
+        return sum(layer.mismatches for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class ParameterDifference:
+    """A parameter that differs between two deployments.
+
+    Attributes:
+        node: name of the node, "readout" or "timing".
+        field: of that node.
+        detail: how it differs.
+    """
+
+    node: str
+    field: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of an equivalence check.
+
+    Attributes:
+        comparisons: of the left side with each simulator of the right side.
+        parameters: parameters that differ although node name and type are the same.
+        problems: why nothing could be compared.
+        precision: arithmetic of the simulations.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    parameters: tuple[ParameterDifference, ...] = ()
+    problems: tuple[str, ...] = ()
+    precision: Precision = "float64"
+
+    @property
+    def kind(self) -> Kind:
+        """The weakest of all comparisons; a differing parameter is a difference."""
+        kinds = {comparison.kind for comparison in self.comparisons}
+        if Kind.DIVERGENT in kinds or self.parameters:
+            return Kind.DIVERGENT
+        if self.problems or not kinds or Kind.INCOMPARABLE in kinds:
+            return Kind.INCOMPARABLE
+        return Kind.IDENTICAL
+
+    @property
+    def spikes(self) -> int:
+        """Decisions compared, over all comparisons."""
+        return sum(c.spikes for c in self.comparisons)
+
+    @property
+    def mismatches(self) -> int:
+        """Decisions that differ, over all comparisons."""
+        return sum(c.mismatches for c in self.comparisons)
+
+    def __bool__(self) -> bool:
+        """True if and only if IDENTICAL, for `assert msg_deploy.check(...)`."""
+        return self.kind is Kind.IDENTICAL
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a comparison needs to know of the graph.
+
+    Attributes:
+        order: node names in the order of execution.
+        thresholds: of the spiking nodes.
+        source: node that gives the currents.
+    """
+
+    order: tuple[str, ...]
+    thresholds: Mapping[str, npt.NDArray[Any]]
+    source: str
+
+
+def layout(deployment: Deployment) -> Layout:
+    """The layout of a deployment."""
+    known = plan(deployment.graph)
+    thresholds = {
+        name: np.asarray(node.v_threshold)
+        for name, node in deployment.graph.nodes.items()
+        if hasattr(node, "v_threshold")
+    }
+    source = deployment.readout.source if deployment.readout else known.output
+    return Layout(known.order, thresholds, source)
+
+
+def compare(
+    a: Trace, b: Trace, known: Layout, tolerance: float, first_sample: int = 0
+) -> Comparison:
+    """Compare two traces of the same inputs.
+
+    Args:
+        a: left side.
+        b: right side.
+        known: the layout of the left side's graph.
+        tolerance: relative, see `TOLERANCE`.
+        first_sample: index of the traces' first sample in the whole run.
+    """
+    missing = _missing(a, b)
+    if missing:
+        return Comparison(a.simulator, b.simulator, missing=missing)
+    differences: list[Difference] = []
+    layers = []
+    for rank, node in enumerate(known.order):
+        if node in a.spikes:
+            layers.append(_layer(a, b, node))
+            differences += _spiking(a, b, node, rank, known.thresholds[node], tolerance)
+        if node == known.source:
+            differences += _values(a.currents, b.currents, node, rank, "current", tolerance)
+    rank = len(known.order)
+    differences += _values(a.scores[None], b.scores[None], READOUT, rank, "score", tolerance)
+    first = min(differences, key=lambda d: d._key, default=None)
+    return Comparison(
+        a=a.simulator,
+        b=b.simulator,
+        samples=len(a.scores),
+        layers=tuple(layers),
+        score_difference=_largest(a.scores, b.scores),
+        flips=int((a.decisions != b.decisions).sum()),
+        first=first and dataclasses.replace(first, sample=first.sample + first_sample),
+    )
+
+
+def merge(x: Comparison, y: Comparison) -> Comparison:
+    """Join the comparisons of two disjoint sets of samples. Associative and commutative."""
+    if x.missing or y.missing:
+        return x if x.missing else y
+    layers = tuple(
+        Layer(
+            node=p.node,
+            spikes=p.spikes + q.spikes,
+            fired=p.fired + q.fired,
+            mismatches=p.mismatches + q.mismatches,
+            membrane_difference=max(p.membrane_difference, q.membrane_difference),
+        )
+        for p, q in zip(x.layers, y.layers, strict=True)
+    )
+    found = [c.first for c in (x, y) if c.first]
+    return Comparison(
+        a=x.a,
+        b=x.b,
+        samples=x.samples + y.samples,
+        layers=layers,
+        score_difference=max(x.score_difference, y.score_difference),
+        flips=x.flips + y.flips,
+        first=min(found, key=lambda d: d._key, default=None),
+    )
+
+
+def merge_all(comparisons: Sequence[Comparison]) -> Comparison:
+    """Join at least one comparison."""
+    return functools.reduce(merge, comparisons)
+
+
+def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifference, ...]:
+    """Parameters that differ in nodes of the same name and type, in TWO and in the timing.
+
+    A changed weight is found here even where no sample makes it matter. Nodes that a folding added
+    are left to the comparison of scores.
+    """
+    found = [
+        ParameterDifference(TIMING, name, f"{x!r} against {y!r}")
+        for name, x, y in _pairs(vars(a.timing), vars(b.timing))
+    ]
+    for name, node in a.graph.nodes.items():
+        other = b.graph.nodes.get(name)
+        if type(node) is not type(other) or name.startswith(READOUT_PREFIX):
+            continue
+        for field in dataclasses.fields(node):
+            if field.name in ("input_type", "output_type", "metadata"):
+                continue
+            detail = _field_difference(getattr(node, field.name), getattr(other, field.name))
+            if detail:
+                found.append(ParameterDifference(name, field.name, detail))
+    if a.readout and b.readout:
+        detail = _field_difference(a.readout.weights, b.readout.weights)
+        if detail:
+            found.append(ParameterDifference(READOUT, "weights", detail))
+    if _edges(a.graph) != _edges(b.graph) and _nodes(a.graph) == _nodes(b.graph):
+        changed = sorted(_edges(a.graph) ^ _edges(b.graph))
+        listed = ", ".join(f"{x} -> {y}" for x, y in changed)
+        found.append(ParameterDifference(changed[0][1], "edges", f"only on one side: {listed}"))
+    return tuple(found)
+
+
+def _pairs(x: Mapping[str, Any], y: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(name, x[name], y[name]) for name in x if x[name] != y[name]]
+
+
+def _nodes(graph: nir.NIRGraph) -> set[str]:
+    return {name for name in graph.nodes if not name.startswith(READOUT_PREFIX)}
+
+
+def _edges(graph: nir.NIRGraph) -> set[tuple[str, str]]:
+    """The edges outside of the readout, whose folding may differ."""
+    outputs = {name for name, node in graph.nodes.items() if isinstance(node, nir.Output)}
+    inside = _nodes(graph) - outputs
+    return {(str(x), str(y)) for x, y in graph.edges if x in inside and y in inside}
+
+
+def _field_difference(x: Any, y: Any) -> str:
+    left, right = np.asarray(x), np.asarray(y)
+    if left.shape != right.shape:
+        return f"shape {left.shape} against {right.shape}"
+    unequal = left != right
+    count = int(np.sum(unequal))
+    if count == 0:
+        return ""
+    place = tuple(int(i) for i in np.argwhere(unequal)[0])
+    where = f" at {list(place)}" if place else ""
+    return (
+        f"{count} of {left.size} entries differ, first{where}: {left[place]} against {right[place]}"
+    )
+
+
+def _missing(a: Trace, b: Trace) -> tuple[str, ...]:
+    problems = [
+        f"spiking layer {node!r} is only on the side of {one.simulator}"
+        for one, other in ((a, b), (b, a))
+        for node in one.spikes
+        if node not in other.spikes
+    ]
+    problems += [
+        f"layer {node!r} has shape {a.spikes[node].shape} against {b.spikes[node].shape}"
+        for node in a.spikes
+        if node in b.spikes and a.spikes[node].shape != b.spikes[node].shape
+    ]
+    if a.scores.shape != b.scores.shape:
+        problems.append(f"scores have shape {a.scores.shape} against {b.scores.shape}")
+    return tuple(problems)
+
+
+def _layer(a: Trace, b: Trace, node: str) -> Layer:
+    return Layer(
+        node=node,
+        spikes=a.spikes[node].size,
+        fired=int(a.spikes[node].sum(dtype=np.int64)),
+        mismatches=int((a.spikes[node] != b.spikes[node]).sum()),
+        membrane_difference=_largest(a.membranes[node], b.membranes[node]),
+    )
+
+
+def _spiking(
+    a: Trace, b: Trace, node: str, rank: int, threshold: npt.NDArray[Any], tolerance: float
+) -> list[Difference]:
+    unequal = np.argwhere(a.spikes[node] != b.spikes[node])
+    quantity: Quantity = "spike" if len(unequal) else "membrane"
+    if not len(unequal):
+        unequal = _apart(a.membranes[node], b.membranes[node], tolerance)
+    if not len(unequal):
+        return []
+    place = tuple(int(i) for i in unequal[0])
+    step, sample, *neuron = place
+    membranes = float(a.membranes[node][place]), float(b.membranes[node][place])
+    spikes = float(a.spikes[node][place]), float(b.spikes[node][place])
+    return [
+        Difference(
+            node,
+            rank,
+            quantity,
+            step,
+            sample,
+            tuple(neuron),
+            *(spikes if quantity == "spike" else membranes),
+            *membranes,
+            float(np.broadcast_to(threshold, a.spikes[node].shape[2:])[tuple(neuron)]),
+        )
+    ]
+
+
+def _values(
+    a: FloatArray, b: FloatArray, node: str, rank: int, quantity: Quantity, tolerance: float
+) -> list[Difference]:
+    if a.shape != b.shape:
+        return []
+    unequal = _apart(a, b, tolerance)
+    if not len(unequal):
+        return []
+    place = tuple(int(i) for i in unequal[0])
+    step, sample, *neuron = place
+    return [
+        Difference(
+            node, rank, quantity, step, sample, tuple(neuron), float(a[place]), float(b[place])
+        )
+    ]
+
+
+def _apart(a: FloatArray, b: FloatArray, tolerance: float) -> npt.NDArray[np.int64]:
+    """Indices where a and b differ by more than rounding; NaN differs from everything."""
+    finite = a[np.isfinite(a)]
+    scale = max(1.0, float(np.max(np.abs(finite), initial=0.0)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        close = (a == b) | (np.abs(a - b) <= tolerance * scale)
+    return np.argwhere(~close)
+
+
+def _largest(a: FloatArray, b: FloatArray) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.max(np.where(a == b, 0.0, np.abs(a - b)), initial=0.0))

@@ -1,0 +1,233 @@
+"""Norse as a simulator: its cells compute the dynamics, and every node is mapped here.
+
+`norse.torch.from_nir` is not used: it drops LI, Scale and Delay, ignores r and v_reset, and orders
+parallel branches wrongly. The cells themselves follow NIR's equations; the parameters that their
+importer drops are handed to them here. To support another primitive, add a function decorated with
+`builds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import nir
+import norse.torch as norse
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from msg_deploy.deployment import Deployment, ResetMode, Shape, Timing
+from msg_deploy.graph import plan
+from msg_deploy.primitives import Emission, Law, pair, stateless
+from msg_deploy.primitives.conv2d import conv_padding
+from msg_deploy.primitives.delay import delay_steps
+from msg_deploy.sim.simulator import FloatArray, Precision, Trace, check_inputs, register
+from msg_deploy.sim.stepper import Backend, run
+
+
+class Context(NamedTuple):
+    """What a builder needs beside the node.
+
+    Attributes:
+        timing: of the deployment.
+        shape: of the node's input, without batch.
+        dtype: of the computation.
+    """
+
+    timing: Timing
+    shape: Shape
+    dtype: torch.dtype
+
+    def tensor(self, value: Any) -> Tensor:
+        """A parameter as a tensor of this computation."""
+        return torch.tensor(np.asarray(value), dtype=self.dtype)
+
+
+Builder = Callable[[Any, Context], Law]
+BuilderType = TypeVar("BuilderType", bound=Builder)
+BUILDERS: dict[type[nir.NIRNode], Builder] = {}
+
+
+def builds(*kinds: type[nir.NIRNode]) -> Callable[[BuilderType], BuilderType]:
+    """Decorator: the function makes the law of nodes of these types."""
+
+    def add(builder: BuilderType) -> BuilderType:
+        BUILDERS.update(dict.fromkeys(kinds, builder))
+        return builder
+
+    return add
+
+
+@register
+class Norse:
+    """Norse's LIFBoxCell, IAFCell and LIBoxCell, with torch layers between them."""
+
+    name = "norse"
+
+    def unsupported(self, deployment: Deployment) -> list[str]:
+        """Nodes of types that are not mapped to Norse."""
+        return [
+            f"node {name!r}: {type(node).__name__} is not mapped to Norse"
+            for name, node in deployment.graph.nodes.items()
+            if type(node) not in BUILDERS
+        ]
+
+    @torch.no_grad()
+    def run(
+        self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float64"
+    ) -> Trace:
+        """See `Simulator.run`."""
+        check_inputs(deployment, inputs)
+        known = plan(deployment.graph)
+        dtype: torch.dtype = getattr(torch, precision)
+        laws = {
+            name: BUILDERS[type(node)](
+                node, Context(deployment.timing, known.input_shapes[name], dtype)
+            )
+            for name, node in deployment.graph.nodes.items()
+        }
+        backend = Backend(
+            zeros=lambda shape: torch.zeros(shape, dtype=dtype),
+            to_numpy=lambda tensor: tensor.numpy(),
+        )
+        tensors = torch.tensor(inputs, dtype=dtype)
+        return run(self.name, deployment, known, laws, tensors, backend)
+
+
+@builds(nir.Input, nir.Output)
+def _identity(node: nir.NIRNode, context: Context) -> Law:
+    return stateless(lambda x: x)
+
+
+@builds(nir.Linear, nir.Affine)
+def _linear(node: Any, context: Context) -> Law:
+    weight = context.tensor(node.weight)
+    bias = context.tensor(node.bias) if isinstance(node, nir.Affine) else None
+    return stateless(lambda x: nn.functional.linear(x, weight, bias))  # type: ignore[arg-type, return-value]
+
+
+@builds(nir.Scale)
+def _scale(node: nir.Scale, context: Context) -> Law:
+    scale = context.tensor(node.scale)
+    return stateless(lambda x: x * scale)
+
+
+@builds(nir.Conv2d)
+def _conv2d(node: nir.Conv2d, context: Context) -> Law:
+    weight, bias = context.tensor(node.weight), context.tensor(node.bias)
+    (top, bottom), (left, right) = conv_padding(node)
+    stride, dilation = pair(node, "stride", 1), pair(node, "dilation", 1)
+
+    def convolve(x: Any) -> Any:
+        padded = nn.functional.pad(x, (left, right, top, bottom))
+        return nn.functional.conv2d(
+            padded, weight, bias, stride, dilation=dilation, groups=int(node.groups)
+        )
+
+    return stateless(convolve)
+
+
+@builds(nir.AvgPool2d, nir.SumPool2d)
+def _pool2d(node: Any, context: Context) -> Law:
+    divisor = 1 if isinstance(node, nir.SumPool2d) else None
+    pool = nn.AvgPool2d(
+        pair(node, "kernel_size", 1),
+        pair(node, "stride", 1),
+        pair(node, "padding", 0),
+        divisor_override=divisor,
+    )
+    return stateless(pool)
+
+
+@builds(nir.Flatten)
+def _flatten(node: nir.Flatten, context: Context) -> Law:
+    def with_batch(dimension: int) -> int:
+        return dimension + 1 if dimension >= 0 else dimension
+
+    return stateless(nn.Flatten(with_batch(int(node.start_dim)), with_batch(int(node.end_dim))))
+
+
+@builds(nir.Delay)
+def _delay(node: nir.Delay, context: Context) -> Law:
+    steps = torch.from_numpy(delay_steps(node, context.timing))
+    longest = min(int(steps.max()), context.timing.steps)
+
+    def step(x: Tensor, past: Any) -> Emission:
+        history = torch.cat([x[None], past])[: longest + 1]
+        # What is delayed beyond the last step never arrives.
+        index = steps.clamp(max=longest).expand(x.shape)[None]
+        return Emission(torch.gather(history, 0, index)[0], history)
+
+    return Law(step, lambda batch: torch.zeros(longest, batch, *context.shape, dtype=context.dtype))
+
+
+class _Recorder:
+    """A Norse reset method that also keeps the membrane as it was at the threshold decision."""
+
+    def __init__(self, mode: ResetMode) -> None:
+        self.method = norse.reset_subtract if mode == "subtract" else norse.reset_value
+        self.membrane: Tensor | None = None
+
+    def __call__(self, z: Tensor, v: Tensor, reset: Tensor, threshold: Tensor) -> Tensor:
+        self.membrane = v
+        result: Tensor = self.method(z, v, reset, threshold)
+        return result
+
+
+@builds(nir.LIF)
+def _lif(node: nir.LIF, context: Context) -> Law:
+    recorder = _Recorder(context.timing.reset)
+    parameters = norse.LIFBoxParameters(
+        tau_mem_inv=context.tensor(1 / np.asarray(node.tau, np.float64)),
+        v_leak=context.tensor(node.v_leak),
+        v_th=context.tensor(node.v_threshold),
+        v_reset=context.tensor(node.v_reset),
+        reset_method=recorder,
+    )
+    cell = norse.LIFBoxCell(parameters, dt=context.timing.dt)
+    r, v_leak = context.tensor(node.r), parameters.v_leak
+
+    def step(x: Tensor, state: Any) -> Emission:
+        spikes, state = cell(r * x, state)
+        return Emission(spikes, state, recorder.membrane)
+
+    return Law(
+        step, lambda batch: norse.LIFBoxFeedForwardState(v=v_leak.expand(batch, *context.shape))
+    )
+
+
+@builds(nir.IF)
+def _if(node: nir.IF, context: Context) -> Law:
+    threshold, r = context.tensor(node.v_threshold), context.tensor(node.r)
+    v_reset = context.tensor(node.v_reset)
+    cell = norse.IAFCell(norse.IAFParameters(v_th=threshold, v_reset=v_reset), dt=context.timing.dt)
+
+    def step(x: Tensor, state: Any) -> Emission:
+        membrane = state.v + r * x
+        if context.timing.reset == "subtract":
+            # IAFCell has no reset method; its reset value may be any tensor.
+            cell.p = cell.p._replace(v_reset=membrane - threshold)
+        spikes, state = cell(r * x, state)
+        return Emission(spikes, state, membrane)
+
+    def initial(batch: int) -> Any:
+        zeros = torch.zeros(batch, *context.shape, dtype=context.dtype)
+        return norse.IAFFeedForwardState(v=zeros)
+
+    return Law(step, initial)
+
+
+@builds(nir.LI)
+def _li(node: nir.LI, context: Context) -> Law:
+    parameters = norse.LIBoxParameters(
+        tau_mem_inv=context.tensor(1 / np.asarray(node.tau, np.float64)),
+        v_leak=context.tensor(node.v_leak),
+    )
+    cell = norse.LIBoxCell(parameters, dt=context.timing.dt)
+    r, v_leak = context.tensor(node.r), parameters.v_leak
+
+    def step(x: Tensor, state: Any) -> Emission:
+        return Emission(*cell(r * x, state))
+
+    return Law(step, lambda batch: norse.LIBoxState(v=v_leak.expand(batch, *context.shape)))
