@@ -13,9 +13,10 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.deployment import READOUT_PREFIX, Deployment, Fold, InputSpec
+from msg_deploy.deployment import READOUT_PREFIX, Deployment, InputSpec
 from msg_deploy.errors import UsageError
 from msg_deploy.graph import plan
+from msg_deploy.options import Fold
 from msg_deploy.sim.reference import Reference
 
 Pass = Callable[[Deployment], Deployment]
@@ -66,7 +67,7 @@ def delay(deployment: Deployment) -> Deployment:
     return replace(folded, readout=replace(readout, fold="delay", error=error))
 
 
-FOLDS: dict[str, Pass] = {"delay": delay, "host": host}
+FOLDS: dict[Fold, Pass] = {"delay": delay, "host": host}
 
 
 def realized_weights(deployment: Deployment) -> npt.NDArray[np.float64]:

@@ -7,16 +7,16 @@ are refused; every node is built one by one so that an error names it.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import nir
 import numpy as np
+from pydantic import ValidationError
 
 from msg_deploy.deployment import (
     METADATA_KEY,
@@ -24,14 +24,15 @@ from msg_deploy.deployment import (
     InputSpec,
     Metadata,
     Provenance,
-    ResetMode,
     Timing,
+    explain,
     metadata_from_json,
     metadata_to_json,
 )
 from msg_deploy.errors import FileError, GraphError, reason
 from msg_deploy.files import replacing
 from msg_deploy.graph import plan
+from msg_deploy.options import ResetMode
 from msg_deploy.primitives.terminals import declared_shape
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
         _check_metadata(metadata, graph, shape)
     except GraphError as error:
         raise FileError(path, str(error)) from error
+    except ValidationError as error:
+        raise FileError(path, f"timing: {explain(error)}.") from error
     return Deployment(graph, metadata.timing, metadata.input, metadata.readout, metadata.provenance)
 
 
@@ -110,14 +113,7 @@ def _metadata(path: Path, graph: nir.NIRGraph, shape: Any, foreign: ForeignTimin
     given = {k: v for k, v in vars(foreign).items() if v is not None}
     if METADATA_KEY in graph.metadata:
         own = metadata_from_json(graph.metadata[METADATA_KEY])
-        if not given:
-            return own
-        timing = Timing(**(vars(own.timing) | given))
-        return metadata_from_json(
-            metadata_to_json(Metadata(timing, own.input, None, own.provenance))
-            if own.readout is None
-            else json.dumps(json.loads(metadata_to_json(own)) | {"timing": vars(timing)})
-        )
+        return replace(own, timing=replace(own.timing, **given)) if given else own
     assumed = {k: v for k, v in vars(DEFAULT_TIMING).items() if k not in given}
     if assumed:
         listed = ", ".join(f"--{k} {v}" for k, v in assumed.items())
@@ -137,8 +133,8 @@ def _check_metadata(metadata: Metadata, graph: nir.NIRGraph, shape: tuple[int, .
         )
     if metadata.readout and metadata.readout.source not in graph.nodes:
         raise GraphError(
-            f"metadata {METADATA_KEY!r}: readout.source names {metadata.readout.source!r}, which is "
-            "not a node."
+            f"metadata {METADATA_KEY!r}: readout.source names {metadata.readout.source!r}, which "
+            "is not a node."
         )
 
 

@@ -1,0 +1,66 @@
+"""msg-deploy: train spiking networks with MSG and TWO, export them, prove the export.
+
+The names below are the public API; they are imported when first used, so that importing this
+package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msg_deploy.api import check as check
+    from msg_deploy.api import export as export
+    from msg_deploy.checkpoint import load as load
+    from msg_deploy.checkpoint import save as save
+    from msg_deploy.deployment import Deployment as Deployment
+    from msg_deploy.deployment import InputSpec as InputSpec
+    from msg_deploy.deployment import Provenance as Provenance
+    from msg_deploy.deployment import Readout as Readout
+    from msg_deploy.deployment import Timing as Timing
+    from msg_deploy.errors import MsgDeployError as MsgDeployError
+    from msg_deploy.exporters.trace import trace as trace
+    from msg_deploy.masking import MaskedSurrogateGradient as MaskedSurrogateGradient
+    from msg_deploy.networks import Residual as Residual
+    from msg_deploy.networks import SpikingNetwork as SpikingNetwork
+    from msg_deploy.neuron import LIF as LIF
+    from msg_deploy.readout import TWO as TWO
+    from msg_deploy.sim.compare import Verdict as Verdict
+    from msg_deploy.train import TrainingOptions as TrainingOptions
+
+__version__ = importlib.metadata.version("msg-deploy")
+
+_HOMES = {
+    "check": "api",
+    "export": "api",
+    "load": "checkpoint",
+    "save": "checkpoint",
+    "Deployment": "deployment",
+    "InputSpec": "deployment",
+    "Provenance": "deployment",
+    "Readout": "deployment",
+    "Timing": "deployment",
+    "MsgDeployError": "errors",
+    "trace": "exporters.trace",
+    "MaskedSurrogateGradient": "masking",
+    "Residual": "networks",
+    "SpikingNetwork": "networks",
+    "LIF": "neuron",
+    "TWO": "readout",
+    "Verdict": "sim.compare",
+    "TrainingOptions": "train",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'msg_deploy' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"msg_deploy.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

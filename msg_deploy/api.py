@@ -11,12 +11,13 @@ import torch
 
 from msg_deploy import checkpoint
 from msg_deploy.data import DATASETS, load_dataset
-from msg_deploy.deployment import Deployment, Fold, InputSpec, Timing
+from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.networks import SpikingNetwork, encode
+from msg_deploy.options import Fold, Precision
 from msg_deploy.sim.compare import (
     TOLERANCE,
     Comparison,
@@ -26,7 +27,7 @@ from msg_deploy.sim.compare import (
     layout,
     merge_all,
 )
-from msg_deploy.sim.simulator import PRECISIONS, FloatArray, Precision, Simulator, simulator
+from msg_deploy.sim.simulator import FloatArray, Simulator, simulator
 from msg_deploy.sim.torch_core import TorchCore
 
 Model = str | Path | SpikingNetwork | Deployment
@@ -135,8 +136,8 @@ def check(
         FileError: a file cannot be used.
         UsageError: an argument is not accepted, or the data do not fit the models.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be {' or '.join(PRECISIONS)}, not {precision!r}.")
+    if precision not in TOLERANCE:
+        raise UsageError(f"precision must be {' or '.join(TOLERANCE)}, not {precision!r}.")
     left, right = open_model(a, foreign), open_model(b, foreign)
     parameters = compare_parameters(left.deployment, right.deployment)
     problems = _incomparable(left.deployment, right.deployment)

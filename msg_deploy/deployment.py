@@ -22,10 +22,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from msg_deploy.errors import GraphError
+from msg_deploy.options import Encoding, Fold, ResetMode
 
-ResetMode = Literal["zero", "subtract"]
-Fold = Literal["delay", "host"]
-Encoding = Literal["direct", "frames"]
 Shape = tuple[int, ...]
 
 METADATA_KEY = "msg_deploy"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o777)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise FileError(
             path,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from msg_deploy.errors import UsageError
 from msg_deploy.neuron import LIF
+from msg_deploy.options import Where
 
-Where = Literal["weight", "surrogate"]
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msg_deploy.deployment import InputSpec, Provenance, ResetMode, Shape, Timing
+from msg_deploy.deployment import InputSpec, Provenance, Shape, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.neuron import LIF
+from msg_deploy.options import ResetMode
 from msg_deploy.readout import TWO
 
 

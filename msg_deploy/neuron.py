@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from msg_deploy.deployment import ResetMode
 from msg_deploy.errors import UsageError
+from msg_deploy.options import ResetMode, Surrogate
 from msg_deploy.surrogate import SURROGATES, spike
 
 MaskSource = Callable[[Tensor], Tensor | None]
@@ -65,7 +65,7 @@ class LIF(nn.Module):
         v_threshold: float = 0.5,
         v_reset: float = 0.0,
         reset: ResetMode = "zero",
-        surrogate: str = "arctan",
+        surrogate: Surrogate = "arctan",
         alpha: float = 2.0,
         detach_reset: bool = True,
     ) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msg_deploy.options import Surrogate
+
 Derivative = Callable[[Tensor, float], Tensor]
 """Maps (membrane minus threshold, alpha) to dS/dV, elementwise."""
 
@@ -26,7 +28,7 @@ def piecewise_linear(distance: Tensor, alpha: float) -> Tensor:
     return alpha * (1 - alpha * distance.abs()).clamp(min=0)
 
 
-SURROGATES: dict[str, Derivative] = {"arctan": arctan, "piecewise_linear": piecewise_linear}
+SURROGATES: dict[Surrogate, Derivative] = {"arctan": arctan, "piecewise_linear": piecewise_linear}
 
 
 class _Spike(torch.autograd.Function):

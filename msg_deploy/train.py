@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from msg_deploy.data import Dataset, Split
 from msg_deploy.errors import UsageError
-from msg_deploy.masking import MaskedSurrogateGradient, Where
+from msg_deploy.masking import MaskedSurrogateGradient
 from msg_deploy.networks import SpikingNetwork, encode
+from msg_deploy.options import Where
 
 
 @dataclass(frozen=True)

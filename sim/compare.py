@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import READOUT_PREFIX, Deployment
 from msg_deploy.graph import plan
-from msg_deploy.sim.simulator import FloatArray, Precision, Trace
+from msg_deploy.options import Precision
+from msg_deploy.sim.simulator import FloatArray, Trace
 
 READOUT = "readout"
 TIMING = "timing"

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msg_deploy.deployment import Deployment, ResetMode, Shape, Timing
+from msg_deploy.deployment import Deployment, Shape, Timing
 from msg_deploy.graph import plan
+from msg_deploy.options import Precision, ResetMode
 from msg_deploy.primitives import Emission, Law, pair, stateless
 from msg_deploy.primitives.conv2d import conv_padding
 from msg_deploy.primitives.delay import delay_steps
-from msg_deploy.sim.simulator import FloatArray, Precision, Trace, check_inputs, register
+from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, register
 from msg_deploy.sim.stepper import Backend, run
 
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from msg_deploy.deployment import Deployment
 from msg_deploy.graph import plan
+from msg_deploy.options import Precision
 from msg_deploy.primitives import primitive_of
-from msg_deploy.sim.simulator import FloatArray, Precision, Trace, check_inputs, register
+from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, register
 from msg_deploy.sim.stepper import Backend, run
 
 

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from msg_deploy import sim
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
+from msg_deploy.options import Precision
 
-Precision = str
-PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
 FloatArray = npt.NDArray[Any]
 
 
@@ -47,7 +46,7 @@ class Trace:
 
     @property
     def decisions(self) -> npt.NDArray[np.int64]:
-        """argmax over classes, (B,)."""
+        """Argmax over classes, (B,)."""
         return self.scores.reshape(len(self.scores), -1).argmax(axis=1)
 
 

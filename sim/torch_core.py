@@ -10,7 +10,8 @@ from torch import Tensor
 from msg_deploy.deployment import Deployment, node_name
 from msg_deploy.networks import SpikingNetwork
 from msg_deploy.neuron import LIF, Observer
-from msg_deploy.sim.simulator import FloatArray, Precision, Trace, check_inputs
+from msg_deploy.options import Precision
+from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs
 
 
 class TorchCore:

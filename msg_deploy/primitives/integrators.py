@@ -9,7 +9,8 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.deployment import ResetMode, Shape, Timing
+from msg_deploy.deployment import Shape, Timing
+from msg_deploy.options import ResetMode
 from msg_deploy.primitives import (
     Array,
     Emission,
@@ -25,7 +26,7 @@ Integrate = Callable[[Array, Array], Array]
 
 
 def fire(membrane: Array, threshold: Array, v_reset: Array, reset: ResetMode) -> Emission:
-    """Spike where v > threshold, strictly; then v = v_reset ("zero") or v - threshold ("subtract")."""
+    """Spike where v > threshold, strictly; then v = v_reset, or v - threshold ("subtract")."""
     spikes = membrane > threshold
     after = membrane - threshold if reset == "subtract" else v_reset
     return Emission(

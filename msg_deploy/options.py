@@ -1,0 +1,20 @@
+"""Choices by name, in a module that imports nothing heavy: the command line starts from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ResetMode = Literal["zero", "subtract"]
+"""The membrane after a spike: v_reset, or what it was minus the threshold."""
+Fold = Literal["delay", "host"]
+"""How TWO is folded into an exported graph."""
+Encoding = Literal["direct", "frames"]
+"""How a sample becomes T timesteps: repeated, or one frame each."""
+Where = Literal["weight", "surrogate"]
+"""What MSG masks."""
+Surrogate = Literal["arctan", "piecewise_linear"]
+"""Shape of dS/dV."""
+Precision = Literal["float64", "float32"]
+"""Arithmetic of a simulation."""
+Format = Literal["nir"]
+"""Export formats."""
