@@ -226,11 +226,12 @@ class _Builder:
         ):
             return _sum(*inputs)
         if step.target in (torch.flatten, "flatten") and len(inputs) == 1:
-            dims = dict(zip(("start_dim", "end_dim"), step.args[1:], strict=False)) | step.kwargs
-            flatten: Any = nn.Flatten(**({"start_dim": 0} | dims))
-            node = _flatten(flatten, self.context._replace(shape=inputs[0].shape))
-            self._add(step.name, node, inputs[0].sources)
-            return _Value((step.name,), primitive_of(node).output_shape(node, inputs[0].shape))
+            given = dict(zip(("start_dim", "end_dim"), step.args[1:], strict=False))
+            dims: dict[str, Any] = {"start_dim": 0} | given | step.kwargs
+            node = _flatten(nn.Flatten(**dims), self.context._replace(shape=inputs[0].shape))
+            name = node_name(step.name)
+            self._add(name, node, inputs[0].sources)
+            return _Value((name,), primitive_of(node).output_shape(node, inputs[0].shape))
         raise TraceError(
             f"operation {step.name!r} ({step.op} {step.target}) has no counterpart; supported are "
             "layers, addition of two tensors, and flatten."
@@ -299,7 +300,7 @@ def _converter_of(layer: nn.Module) -> Converter:
     raise TraceError(f"has no counterpart in NIR; supported layers are {', '.join(names)}.")
 
 
-def _array(tensor: Any, dtype: npt.DTypeLike = None) -> Array:
+def _array(tensor: Any, dtype: npt.DTypeLike | None = None) -> Array:
     return np.array(tensor.detach().cpu().numpy(), dtype)
 
 

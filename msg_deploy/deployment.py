@@ -27,7 +27,6 @@ from msg_deploy.options import Encoding, Fold, ResetMode
 Shape = tuple[int, ...]
 
 METADATA_KEY = "msg_deploy"
-METADATA_FORMAT = 1
 INPUT, OUTPUT = "input", "output"
 """Names of the terminal nodes that we write; several importers expect exactly these."""
 READOUT_PREFIX = "readout."
@@ -136,7 +135,7 @@ class Metadata:
     input: InputSpec
     readout: Readout | None = None
     provenance: Provenance = field(default_factory=Provenance)
-    format: Literal[1] = METADATA_FORMAT
+    format: Literal[1] = 1
 
     @model_validator(mode="after")
     def _weights_fit_steps(self) -> Metadata:

@@ -7,6 +7,7 @@ axes and a grouped convolution's weight for its input channels.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -84,8 +85,9 @@ def _check_edges(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
         for end in edge:
             if end not in graph.nodes:
                 raise GraphError(f"edge {edge[0]!r} -> {edge[1]!r}: there is no node {end!r}.")
-    for edge in {e for e in edges if edges.count(e) > 1} if len(set(edges)) < len(edges) else ():
-        raise GraphError(f"edge {edge[0]!r} -> {edge[1]!r} is given more than once.")
+    for edge, count in Counter(edges).items():
+        if count > 1:
+            raise GraphError(f"edge {edge[0]!r} -> {edge[1]!r} is given {count} times.")
 
 
 def _check_node(name: str, node: nir.NIRNode) -> None:

@@ -136,7 +136,7 @@ def _step(
     scores = network.readout(currents)
     loss = nn.functional.cross_entropy(scores, labels)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     network.readout.observe(currents, labels)
     return loss.item(), int((scores.argmax(1) == labels).sum())

@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install lint types pytest docs benchmark clean
+
+demo: install
+	$(BIN)/msg-deploy demo
+
+test: install lint types pytest
+
+install: $(VENV)/.installed
+
+# torch first and by its exact version: looser specifications fetch gigabytes of CUDA libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy sees what is shipped: the wheel, unpacked elsewhere.
+types: install
+	rm -rf build/types
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/types .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/types/site build/types/*.whl
+	cd build/types/site && $(abspath $(BIN))/mypy --config-file ../../../pyproject.toml -p msg_deploy
+
+pytest: install
+	$(BIN)/python -m pytest
+
+docs: install
+	$(BIN)/python docs/generate.py
+
+benchmark: install
+	$(BIN)/python benchmarks/simulators.py
+
+clean:
+	rm -rf build $(VENV) *.egg-info

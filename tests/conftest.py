@@ -1,0 +1,44 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from msg_deploy import checkpoint
+from msg_deploy.data import load_dataset
+from msg_deploy.deployment import Provenance
+from msg_deploy.networks import SpikingNetwork, build
+from msg_deploy.train import TrainingOptions, train
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def paper_lif() -> Path:
+    """The NIR paper's single LIF neuron: a graph and what other simulators made of it."""
+    folder = SHARED / "nir_paper" / "01_lif"
+    if not folder.is_dir():
+        pytest.skip(f"the reference data {folder} are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained() -> SpikingNetwork:
+    """A small MLP, trained for a moment on the digits."""
+    data = load_dataset("digits")
+    torch.manual_seed(0)
+    provenance = Provenance(data=data.name, classes=data.classes)
+    network = build("mlp", data.input, 10, 6, provenance=provenance, hidden=(48, 32))
+    train(network, data, TrainingOptions(epochs=4))
+    return network
+
+
+@pytest.fixture(scope="session")
+def trained_file(trained: SpikingNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its checkpoint; tests must not change it."""
+    path = tmp_path_factory.mktemp("trained") / "model.pt"
+    checkpoint.save(trained, path)
+    return path
