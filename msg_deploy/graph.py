@@ -126,13 +126,20 @@ def _check_cycles(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
     """Every cycle must pass a node with state: without these nodes nothing may be cyclic."""
     instant = {n for n, node in graph.nodes.items() if not primitive_of(node).stateful}
     among = [(a, b) for a, b in edges if a in instant and b in instant]
-    left = set(instant) - set(_topological_prefix(instant, among))
-    if left:
-        cycle = ", ".join(sorted(left))
+    on_cycles = _on_cycles(instant, among)
+    if on_cycles:
+        cycle = ", ".join(sorted(on_cycles))
         raise GraphError(
             f"the cycle through {cycle} has no node with state, so its value is not defined; "
             "a cycle must pass a LIF, IF, LI or another node with state."
         )
+
+
+def _on_cycles(nodes: set[str], edges: list[tuple[str, str]]) -> set[str]:
+    """Nodes on or between cycles: what neither order from the front nor from the back reaches."""
+    behind = nodes - set(_topological_prefix(nodes, edges))
+    backwards = [(b, a) for a, b in edges if a in behind and b in behind]
+    return behind - set(_topological_prefix(behind, backwards))
 
 
 def _closing_edges(start: str, edges: list[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -42,7 +42,8 @@ class TorchCore:
 
         def observer(name: str) -> Observer:
             def observe(s: Tensor, v: Tensor) -> None:
-                spikes[name], membranes[name] = s, v
+                # Converted at once: the layers behind may add to the spikes in place.
+                spikes[name], membranes[name] = s.to(torch.uint8), v
 
             return observe
 
@@ -53,7 +54,7 @@ class TorchCore:
         currents = merged.unflatten(0, (network.timing.steps, -1)).numpy()
         return Trace(
             simulator=self.name,
-            spikes={name: s.to(torch.uint8).numpy() for name, s in spikes.items()},
+            spikes={name: s.numpy() for name, s in spikes.items()},
             membranes={name: v.numpy() for name, v in membranes.items()},
             outputs=currents,
             currents=currents,
