@@ -19,8 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         FileError: the directory is missing or cannot be written, or the disk is full.
     """
-    _refuse_directory(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = _beside(path)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
@@ -28,11 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(path.stat().st_mode & 0o777)
         temporary.replace(path)
     except OSError as error:
-        raise FileError(
-            path,
-            f"cannot be written ({error.strerror or reason(error)}); "
-            "name a file in an existing directory that you may write to.",
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,13 +44,24 @@ def check_writable(path: Path) -> None:
     Raises:
         FileError: as `replacing`.
     """
-    _refuse_directory(path)
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.probe")
-    with replacing(probe):
-        pass
-    probe.unlink()
+    probe = _beside(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
-def _refuse_directory(path: Path) -> None:
+def _beside(path: Path) -> Path:
+    """A name in the same directory, so that renaming it to `path` is one atomic step."""
     if path.is_dir():
         raise FileError(path, "is a directory; name a file to write.")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(
+        path,
+        f"cannot be written ({error.strerror or reason(error)}); "
+        "name a file in an existing directory that you may write to.",
+    )

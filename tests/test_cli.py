@@ -110,10 +110,22 @@ def test_divergence_exits_with_1(files: Path) -> None:
 
 
 def test_incomparable_exits_with_2(files: Path) -> None:
-    run("msg-deploy", "train", "--epochs", 1, "--steps", 6, "-o", "wide.pt", cwd=files)
-    result = run("equivalence-check", "model.pt", "wide.pt", cwd=files)
-    assert result.returncode in (1, 2)
-    assert "is only on the side" in result.stdout or "shape" in result.stdout
+    with h5py.File(files / "model.nir", "r+") as content:
+        nodes = content["node/nodes"]
+        nodes.move("lif2", "neuron")
+        edges = content["node/edges"]
+        edges[...] = [[b"neuron" if end == b"lif2" else end for end in e] for e in edges[()]]
+    result = run("equivalence-check", "model.pt", "model.nir", cwd=files)
+    assert result.returncode == 2, result
+    assert "spiking layer 'lif2' is only on the side of torch" in result.stdout
+    assert result.stdout.strip().splitlines()[-1].startswith("INCOMPARABLE: ")
+
+
+def test_different_models_exit_with_1(files: Path) -> None:
+    run("msg-deploy", "train", "--epochs", 1, "--steps", 7, "-o", "longer.pt", cwd=files)
+    result = run("equivalence-check", "model.pt", "longer.pt", cwd=files)
+    assert result.returncode == 1, result
+    assert "parameter differs: timing.steps: 6 against 7" in result.stdout
 
 
 def test_bad_files(files: Path) -> None:
