@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = importlib.metadata.version("msg-deploy")
 
-_HOMES = {
+PUBLIC = {
     "check": "api",
     "export": "api",
     "load": "checkpoint",
@@ -53,13 +53,13 @@ _HOMES = {
     "TrainingOptions": "train",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in PUBLIC:
         raise AttributeError(f"module 'msg_deploy' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"msg_deploy.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"msg_deploy.{PUBLIC[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -54,6 +54,7 @@ def test_demo(tmp_path: Path) -> None:
     assert result.returncode == 0, result
     last = result.stdout.strip().splitlines()[-1]
     assert last.startswith("IDENTICAL: 0 mismatching of ")
+    assert last in (Path(__file__).parents[1] / "README.md").read_text()
     accuracy = float(result.stdout.split("test accuracy ")[1].split("%")[0])
     assert accuracy >= 95
     assert "with the plain mean (360 held-out digits)" in result.stdout
