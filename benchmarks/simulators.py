@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from msg_deploy import InputSpec, trace
-from msg_deploy.networks import build
 from msg_deploy.sim.simulator import simulators
 from msg_deploy.sim.torch_core import TorchCore
+from msg_deploy.zoo import build
 
 
 def main() -> None:

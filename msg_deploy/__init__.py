@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from msg_deploy.readout import TWO as TWO
     from msg_deploy.sim.compare import Verdict as Verdict
     from msg_deploy.train import TrainingOptions as TrainingOptions
+    from msg_deploy.zoo import build as build
 
 __version__ = importlib.metadata.version("msg-deploy")
 
@@ -51,6 +52,7 @@ PUBLIC = {
     "TWO": "readout",
     "Verdict": "sim.compare",
     "TrainingOptions": "train",
+    "build": "zoo",
 }
 
 __all__ = sorted([*PUBLIC, "__version__"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
+from msg_deploy.graph import plan
 from msg_deploy.networks import SpikingNetwork, encode
 from msg_deploy.options import Fold, Precision
+from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.compare import (
     TOLERANCE,
     Comparison,
@@ -33,7 +36,9 @@ from msg_deploy.sim.torch_core import TorchCore
 Model = str | Path | SpikingNetwork | Deployment
 DEFAULT_SIMULATORS = ("reference", "norse")
 DEFAULT_RANDOM = 64
-BATCH = 128
+LARGEST_BATCH = 128
+TRACE_BYTES = 2**29
+"""What the membranes of one trace may take; the batch is made to fit."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +213,9 @@ def _run(
         name: [Comparison(mine.name, name, missing=gap)] for name, gap in gaps.items() if gap
     }
     spec, timing = left.deployment.input, left.deployment.timing
-    for start in range(0, len(stimulus), BATCH):
-        batch = torch.from_numpy(stimulus[start : start + BATCH])
+    size = _batch_size(left.deployment)
+    for start in range(0, len(stimulus), size):
+        batch = torch.from_numpy(stimulus[start : start + size])
         inputs = encode(batch, spec, timing.steps).numpy()
         expected = mine.run(left.deployment, inputs, precision)
         for engine in engines:
@@ -217,5 +223,17 @@ def _run(
                 found = engine.run(right.deployment, inputs, precision)
                 compared = compare(expected, found, known, TOLERANCE[precision], start)
                 parts.setdefault(engine.name, []).append(compared)
-        on_batch(min(start + BATCH, len(stimulus)), len(stimulus))
+        on_batch(min(start + size, len(stimulus)), len(stimulus))
     return tuple(merge_all(parts[engine.name]) for engine in engines)
+
+
+def _batch_size(deployment: Deployment) -> int:
+    """Samples that are run at once."""
+    known = plan(deployment.graph)
+    neurons = sum(
+        math.prod(known.shapes[name])
+        for name, node in deployment.graph.nodes.items()
+        if primitive_of(node).spiking
+    )
+    a_sample = max(neurons, 1) * deployment.timing.steps * np.dtype(np.float64).itemsize
+    return max(1, min(LARGEST_BATCH, TRACE_BYTES // a_sample))

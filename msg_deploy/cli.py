@@ -158,8 +158,8 @@ def _train(
 
     from msg_deploy import console
     from msg_deploy.deployment import Provenance
-    from msg_deploy.networks import build
     from msg_deploy.train import Epoch, train
+    from msg_deploy.zoo import build
 
     torch.manual_seed(options.seed)
     provenance = Provenance(data=dataset.name, classes=dataset.classes)

@@ -1,15 +1,10 @@
-"""Spiking networks in torch: what wraps a body of layers, and bodies by name."""
+"""Spiking networks in torch: what wraps a body of layers."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
-from msg_deploy.deployment import InputSpec, Provenance, Shape, Timing
+from msg_deploy.deployment import InputSpec, Provenance, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.neuron import LIF
 from msg_deploy.options import ResetMode
@@ -110,91 +105,3 @@ def encode(samples: Tensor, spec: InputSpec, steps: int) -> Tensor:
     if spec.encoding == "direct":
         return samples.unsqueeze(0).expand(steps, *samples.shape)
     return samples.transpose(0, 1)
-
-
-Builder = Callable[..., nn.Module]
-NETWORKS: dict[str, Builder] = {}
-"""Bodies by name: functions (input_shape, classes, steps, **options) -> body."""
-
-
-def network(builder: Builder) -> Builder:
-    """Decorator: make a body available by its function's name."""
-    NETWORKS[builder.__name__] = builder
-    return builder
-
-
-def build(
-    name: str,
-    input_spec: InputSpec,
-    classes: int,
-    steps: int,
-    dt: float = 1e-3,
-    beta: float = 0.9,
-    provenance: Provenance | None = None,
-    **options: Any,
-) -> SpikingNetwork:
-    """A network by name with a fresh TWO readout.
-
-    Raises:
-        UsageError: no such network, or an option is not accepted.
-    """
-    if name not in NETWORKS:
-        raise UsageError(f"unknown model {name!r}; there are {', '.join(sorted(NETWORKS))}.")
-    body = NETWORKS[name](input_spec.shape, classes, steps, **options)
-    return SpikingNetwork(body, TWO(steps, beta), input_spec, dt, provenance)
-
-
-@network
-def mlp(
-    input_shape: Shape,
-    classes: int,
-    steps: int,
-    hidden: Sequence[int] = (256, 128),
-    **neuron: Any,
-) -> nn.Module:
-    """Linear-LIF layers of the given widths, then the Linear output layer."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if len(input_shape) > 1:
-        layers["flatten"] = nn.Flatten()
-    width = int(torch.Size(input_shape).numel())
-    for i, size in enumerate(hidden, start=1):
-        layers[f"fc{i}"] = nn.Linear(width, size)
-        layers[f"lif{i}"] = LIF(steps, **neuron)
-        width = size
-    layers[f"fc{len(hidden) + 1}"] = nn.Linear(width, classes)
-    return nn.Sequential(layers)
-
-
-@network
-def convnet(
-    input_shape: Shape,
-    classes: int,
-    steps: int,
-    channels: Sequence[int] = (16, 32),
-    **neuron: Any,
-) -> nn.Module:
-    """Conv3x3-BatchNorm-LIF-AvgPool2 stages, a residual Conv stage, then Linear."""
-    if len(input_shape) == 2:
-        input_shape = (1, *input_shape)
-    if len(input_shape) != 3:
-        raise UsageError(f"convnet takes images (channels, height, width), not {input_shape}.")
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    depth, height, width = input_shape
-    for i, size in enumerate(channels, start=1):
-        layers[f"conv{i}"] = nn.Conv2d(depth, size, 3, padding=1, bias=False)
-        layers[f"bn{i}"] = nn.BatchNorm2d(size)
-        layers[f"lif{i}"] = LIF(steps, **neuron)
-        layers[f"pool{i}"] = nn.AvgPool2d(2)
-        depth, height, width = size, height // 2, width // 2
-    layers["block"] = Residual(
-        nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv2d(depth, depth, 3, padding=1, bias=False),
-                bn=nn.BatchNorm2d(depth),
-                lif=LIF(steps, **neuron),
-            )
-        )
-    )
-    layers["flatten"] = nn.Flatten()
-    layers["fc"] = nn.Linear(depth * height * width, classes)
-    return nn.Sequential(layers)

@@ -14,6 +14,8 @@ Where = Literal["weight", "surrogate"]
 """What MSG masks."""
 Surrogate = Literal["arctan", "piecewise_linear"]
 """Shape of dS/dV."""
+Norm = Literal["batch", "td"]
+"""Normalisation of convolutions."""
 Precision = Literal["float64", "float32"]
 """Arithmetic of a simulation."""
 Format = Literal["nir"]

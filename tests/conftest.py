@@ -10,8 +10,9 @@ import torch
 from msg_deploy import checkpoint
 from msg_deploy.data import load_dataset
 from msg_deploy.deployment import Provenance
-from msg_deploy.networks import SpikingNetwork, build
+from msg_deploy.networks import SpikingNetwork
 from msg_deploy.train import TrainingOptions, train
+from msg_deploy.zoo import build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from msg_deploy.deployment import Deployment, InputSpec, Timing
-from msg_deploy.networks import SpikingNetwork, build
+from msg_deploy.networks import SpikingNetwork
+from msg_deploy.zoo import build
 
 
 def chain(

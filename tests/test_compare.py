@@ -247,7 +247,7 @@ def test_batches_do_not_change_the_result(
     with h5py.File(exported, "r+") as content:
         CHANGES["threshold"][0](content)
     whole = api.check(trained_file, exported)
-    monkeypatch.setattr(api, "BATCH", 37)
+    monkeypatch.setattr(api, "LARGEST_BATCH", 37)
     parts = api.check(trained_file, exported)
     for a, b in zip(whole.comparisons, parts.comparisons, strict=True):
         # Sums of another batch size round differently in float64, in the last digit.
