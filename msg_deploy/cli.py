@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,14 +14,25 @@ import typer
 
 from msg_deploy import __version__
 from msg_deploy.errors import MsgDeployError, UsageError
-from msg_deploy.options import Fold, Format, Precision, ResetMode, Surrogate, Where
+from msg_deploy.options import (
+    Augment,
+    Fold,
+    Format,
+    Loss,
+    Norm,
+    Precision,
+    ResetMode,
+    Surrogate,
+    Where,
+)
 
 if TYPE_CHECKING:
+    from msg_deploy.config import Config
     from msg_deploy.data import Dataset
     from msg_deploy.exporters.nir import ForeignTiming
     from msg_deploy.networks import SpikingNetwork
     from msg_deploy.sim.compare import Verdict
-    from msg_deploy.train import TrainingOptions
+    from msg_deploy.train import Accuracy, Epoch
 
 app = typer.Typer(
     name="msg-deploy",
@@ -85,58 +98,124 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write.")] = Path(
         "model.pt"
     ),
-    model: Annotated[str, typer.Option(help="Network: mlp or convnet.")] = "mlp",
-    data: Annotated[str, typer.Option(help="Data set: digits.")] = "digits",
-    steps: Annotated[int, typer.Option(min=1, help="Timesteps T.")] = 8,
-    dt: Annotated[float, typer.Option(help="Length of a timestep in seconds.")] = 1e-3,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML or YAML with sections model, neuron, data, training."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Network: mlp, convnet, cifarnet, vggsnn, resnet18, sew_resnet34. [default: mlp]"
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the first layer of a paper's network.")
+    ] = None,
+    norm: Annotated[Norm | None, typer.Option(help="Normalisation: batch or td.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set. [default: digits]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Timesteps T. [default: 8]")] = None,
+    dt: Annotated[
+        float | None, typer.Option(help="Length of a timestep in seconds. [default: 1e-3]")
+    ] = None,
     tau: Annotated[
-        float, typer.Option(help="Membrane time constant in timesteps; inf makes IF neurons.")
-    ] = 2.0,
-    threshold: Annotated[float, typer.Option(help="Firing threshold.")] = 0.5,
-    reset: Annotated[ResetMode, typer.Option(help="Reset mode.")] = "zero",
+        float | None,
+        typer.Option(help="Membrane time constant in timesteps; inf: IF. [default: 2]"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Firing threshold. [default: 0.5]")
+    ] = None,
+    reset: Annotated[ResetMode | None, typer.Option(help="Reset mode. [default: zero]")] = None,
     surrogate: Annotated[
-        Surrogate,
-        typer.Option(help="Surrogate."),
-    ] = "arctan",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW, with cosine decay.")] = 5e-3,
-    mask_prob: Annotated[float, typer.Option(help="MSG's p; 0 is plain surrogate gradient.")] = 0.5,
+        Surrogate | None, typer.Option(help="Surrogate. [default: arctan]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data. [default: 30]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per step. [default: 64]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of AdamW, with cosine decay. [default: 5e-3]")
+    ] = None,
+    loss: Annotated[
+        Loss | None, typer.Option(help="Of the TWO output, or TET's per step. [default: two]")
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    autocast: Annotated[
+        bool | None, typer.Option("--autocast", help="Compute layers in bfloat16.")
+    ] = None,
+    augment: Annotated[
+        Augment | None, typer.Option(help="How samples are varied. [default: none]")
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of the training samples kept out. [default: 0]")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without improvement.")
+    ] = None,
+    mask_prob: Annotated[
+        float | None, typer.Option(help="MSG's p; 0: plain surrogate gradient. [default: 0.5]")
+    ] = None,
     mask_where: Annotated[
-        Where,
-        typer.Option(help="What MSG masks."),
-    ] = "weight",
+        Where | None, typer.Option(help="What MSG masks. [default: weight]")
+    ] = None,
     mask_rescale: Annotated[
-        bool, typer.Option("--mask-rescale", help="Divide kept gradients by 1 - p.")
+        bool | None, typer.Option("--mask-rescale", help="Divide kept gradients by 1 - p.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Share of TWO's old weights kept. [default: 0.9]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything random. [default: 0]")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="CSV file with a row per epoch.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")
     ] = False,
-    beta: Annotated[float, typer.Option(help="Share of TWO's old weights kept per epoch.")] = 0.9,
-    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a network with MSG and TWO and write a checkpoint.
+    """Train a network with MSG and TWO and write a checkpoint, anew after every epoch.
+
+    Options override the values of the config file. An interrupted training leaves OUTPUT as it was
+    after the last whole epoch, and OUTPUT.resume, from which --resume goes on exactly. Under
+    torchrun several processes train together.
 
     Example: msg-deploy train --model convnet --epochs 20 -o model.pt
     """
-    from msg_deploy import checkpoint, console
-    from msg_deploy.data import load_dataset
-    from msg_deploy.files import check_writable
-    from msg_deploy.train import TrainingOptions, evaluate
+    from msg_deploy import config as configs
+    from msg_deploy import console
 
-    check_writable(output)
-    options = TrainingOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        mask_probability=mask_prob,
-        mask_where=mask_where,
-        mask_rescale=mask_rescale,
-        seed=seed,
-    )
-    dataset = load_dataset(data)
-    neuron = {"tau": tau, "v_threshold": threshold, "reset": reset, "surrogate": surrogate}
-    network = _train(model, dataset, steps, dt, beta, options, neuron)
-    accuracy = evaluate(network, dataset.test)
-    checkpoint.save(network, output, training={"model": model, **vars(options)})
+    options = {"width": width, "norm": norm}
+    given: dict[str, dict[str, Any]] = {
+        "model": {"name": model, "steps": steps, "dt": dt, "beta": beta},
+        "neuron": {"tau": tau, "v_threshold": threshold, "reset": reset, "surrogate": surrogate},
+        "data": {"name": data},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "loss": loss,
+            "clip_norm": clip_norm,
+            "autocast": autocast,
+            "augment": augment,
+            "validation": validation,
+            "patience": patience,
+            "mask_probability": mask_prob,
+            "mask_where": mask_where,
+            "mask_rescale": mask_rescale,
+            "seed": seed,
+        },
+    }
+    layers = [configs.read_config(config)] if config else []
+    layers.append({name: _set(values) for name, values in given.items()})
+    chosen = configs.resolve(*layers)
+    if _set(options):
+        merged = {"model": {"options": chosen.model.options | _set(options)}}
+        chosen = configs.resolve(*layers, merged)
+    accuracy = _train(chosen, output, log, tensorboard, resume)
+    if accuracy is None:
+        return
     if as_json:
         result = {"accuracy_two": accuracy.two, "accuracy_mean": accuracy.mean}
         console.print_json({"checkpoint": str(output), **result})
@@ -145,35 +224,100 @@ def train(
         print(f"wrote {output}")
 
 
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _train(
-    model: str,
-    dataset: Dataset,
-    steps: int,
-    dt: float,
-    beta: float,
-    options: TrainingOptions,
-    neuron: dict[str, Any],
-) -> SpikingNetwork:
+    config: Config,
+    output: Path,
+    log: Path | None = None,
+    tensorboard: Path | None = None,
+    resume: bool = False,
+) -> Accuracy | None:
+    """Train and write; the accuracy, in the first of several processes."""
+    from msg_deploy import processes
+    from msg_deploy.files import check_writable
+    from msg_deploy.train import evaluate, train
+
+    for path in filter(None, (output, log)):
+        check_writable(path)
+    state = output.with_name(f"{output.name}.resume")
+    with processes.group(), contextlib.ExitStack() as stack:
+        dataset, network = _build(config)
+        first = processes.rank() == 0
+        watch = stack.enter_context(_watch(config, network, output, log, tensorboard, resume))
+        try:
+            train(network, dataset, config.training, watch, state, resume)
+        except KeyboardInterrupt:
+            stack.close()
+            _interrupted(output, state)
+        if not first:
+            return None
+        state.unlink(missing_ok=True)
+        return evaluate(network, dataset.test)
+
+
+def _interrupted(output: Path, state: Path) -> NoReturn:
+    kept = f"{output} is that of the last whole epoch" if state.exists() else "no epoch was whole"
+    print(f"interrupted: {kept}; --resume goes on.", file=sys.stderr)
+    raise SystemExit(130)
+
+
+def _build(config: Config) -> tuple[Dataset, SpikingNetwork]:
     import torch
 
-    from msg_deploy import console
+    from msg_deploy.data import load_dataset
     from msg_deploy.deployment import Provenance
-    from msg_deploy.train import Epoch, train
     from msg_deploy.zoo import build
 
-    torch.manual_seed(options.seed)
-    provenance = Provenance(data=dataset.name, classes=dataset.classes)
+    dataset = load_dataset(config.data.name)
+    torch.manual_seed(config.training.seed)
+    model = config.model
     network = build(
-        model, dataset.input, len(dataset.classes), steps, dt, beta, provenance, **neuron
+        model.name,
+        dataset.input,
+        len(dataset.classes),
+        model.steps,
+        model.dt,
+        model.beta,
+        Provenance(data=dataset.name, classes=dataset.classes),
+        **model.options,
+        **vars(config.neuron),
     )
-    with console.progress(f"train {model} on {dataset.name}") as move:
+    return dataset, network
+
+
+@contextlib.contextmanager
+def _watch(
+    config: Config,
+    network: SpikingNetwork,
+    output: Path,
+    log: Path | None,
+    tensorboard: Path | None,
+    resume: bool,
+) -> Iterator[Callable[[Epoch], None]]:
+    """What happens after each epoch: progress, logs, checkpoint; in the first process only."""
+    from msg_deploy import checkpoint, console, logs, processes
+
+    if processes.rank() != 0:
+        yield lambda epoch: None
+        return
+    with contextlib.ExitStack() as stack:
+        label = f"train {config.model.name} on {config.data.name}"
+        move = stack.enter_context(console.progress(label))
+        written = [logs.csv_log(log, resume)] if log else []
+        if tensorboard:
+            written.append(stack.enter_context(logs.tensorboard_log(tensorboard)))
 
         def on_epoch(epoch: Epoch) -> None:
+            checkpoint.save(network, output, training=config.as_data())
+            for write in written:
+                write(epoch)
             note = f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.1%}"
-            move(epoch.number, options.epochs, note)
+            move(epoch.number, config.training.epochs, note)
 
-        train(network, dataset, options, on_epoch)
-    return network
+        yield on_epoch
 
 
 @app.command()
@@ -312,10 +456,9 @@ def demo(
 
     Example: msg-deploy demo
     """
-    from msg_deploy import api, checkpoint, console
-    from msg_deploy.data import load_dataset
-    from msg_deploy.files import check_writable, write_text
-    from msg_deploy.train import TrainingOptions, evaluate
+    from msg_deploy import api, console
+    from msg_deploy.config import resolve
+    from msg_deploy.files import write_text
 
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -323,16 +466,13 @@ def demo(
         raise UsageError(f"{output_dir}: cannot be made ({error.strerror}).") from error
     files = [output_dir / name for name in ("model.pt", "model.nir", "report.json")]
     model, graph, report = files
-    check_writable(model)
-    dataset = load_dataset("digits")
-    print(f"1 train: {len(dataset.train)} digits, T = 8, MSG p = 0.5, TWO")
-    options = TrainingOptions(epochs=epochs, seed=seed)
-    network = _train("convnet", dataset, 8, 1e-3, 0.9, options, {})
-    checkpoint.save(network, model, training={"model": "convnet", **vars(options)})
-    accuracy = evaluate(network, dataset.test)
+    print("1 train: a convolutional network on the digits, T = 8, MSG p = 0.5, TWO")
+    training = {"epochs": epochs, "seed": seed}
+    accuracy = _train(resolve({"model": {"name": "convnet"}, "training": training}), model)
+    assert accuracy is not None
     print(
         f"  test accuracy {accuracy.two:.2%} with TWO, {accuracy.mean:.2%} with the plain mean "
-        f"({len(dataset.test)} held-out digits)"
+        "(360 held-out digits)"
     )
     deployment = api.export(model, graph, "delay")
     print(f"2 export: {graph}, {len(deployment.graph.nodes)} nodes, TWO folded by delay")

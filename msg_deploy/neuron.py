@@ -99,7 +99,13 @@ class LIF(nn.Module):
         )
 
     def forward(self, current: Tensor) -> Tensor:
-        """Input currents (T*B, ...) to spikes (T*B, ...) of the same dtype, 0 or 1."""
+        """Input currents (T*B, ...) to spikes (T*B, ...) of the same dtype, 0 or 1.
+
+        Currents in half precision are integrated, and spikes given, in float32.
+        """
+        if current.dtype in (torch.bfloat16, torch.float16):
+            # Under autocast layers compute in half precision, too coarse to integrate in.
+            current = current.float()
         currents = current.unflatten(0, (self.steps, -1))
         masks = self.mask_source(currents) if self.mask_source and self.training else None
         derivative = SURROGATES[self.surrogate]

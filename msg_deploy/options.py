@@ -16,6 +16,10 @@ Surrogate = Literal["arctan", "piecewise_linear"]
 """Shape of dS/dV."""
 Norm = Literal["batch", "td"]
 """Normalisation of convolutions."""
+Loss = Literal["two", "tet"]
+"""What is trained: the cross-entropy of the TWO output, or TET's mean over the timesteps."""
+Augment = Literal["none", "flip", "auto"]
+"""How training samples are varied."""
 Precision = Literal["float64", "float32"]
 """Arithmetic of a simulation."""
 Format = Literal["nir"]

@@ -44,7 +44,8 @@ class TWO(nn.Module):
 
     def forward(self, current: Tensor) -> Tensor:
         """Output-layer currents (T*B, C), time-major, to class scores (B, C)."""
-        return torch.einsum("t,tbc->bc", self.weights, current.unflatten(0, (self.steps, -1)))
+        steps = current.to(self.weights.dtype).unflatten(0, (self.steps, -1))
+        return torch.einsum("t,tbc->bc", self.weights, steps)
 
     @torch.no_grad()
     def observe(self, current: Tensor, labels: Tensor) -> None:
@@ -69,5 +70,9 @@ class TWO(nn.Module):
             return
         accuracy = self.correct.to(self.weights.dtype) / self.seen
         self.weights.mul_(self.beta).add_(accuracy / self.steps, alpha=1 - self.beta)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the counts."""
         self.correct.zero_()
         self.seen.zero_()

@@ -110,7 +110,9 @@ def convnet(
         layers[f"lif{i}"] = LIF(steps, **neuron)
         layers[f"pool{i}"] = nn.AvgPool2d(2)
         depth, height, width = size, _halved("convnet", height), _halved("convnet", width)
-    main = [("conv", nn.Conv2d(depth, depth, 3, padding=1, bias=False))]
+    main: list[tuple[str, nn.Module]] = [
+        ("conv", nn.Conv2d(depth, depth, 3, padding=1, bias=False))
+    ]
     main += [("bn", batch_norm(depth, norm, neuron)), ("lif", LIF(steps, **neuron))]
     layers["block"] = Residual(nn.Sequential(OrderedDict(main)))
     layers["flatten"] = nn.Flatten()
@@ -131,7 +133,7 @@ def cifarnet(
 
     `width` scales all layers; 128 is the paper's network.
     """
-    stages = [width, 2 * width, POOL, 4 * width, POOL, 8 * width, 4 * width]
+    stages: list[Stage] = [width, 2 * width, POOL, 4 * width, POOL, 8 * width, 4 * width]
     hidden = [8 * width, 4 * width]
     return _plain("cifarnet", input_shape, classes, steps, stages, hidden, norm, neuron)
 
@@ -149,8 +151,8 @@ def vggsnn(
 
     `width` scales all layers; 64 is the paper's network.
     """
-    deep = [8 * width, 8 * width, POOL]
-    stages = [width, 2 * width, POOL, 4 * width, 4 * width, POOL, *deep, *deep]
+    deep: list[Stage] = [8 * width, 8 * width, POOL]
+    stages: list[Stage] = [width, 2 * width, POOL, 4 * width, 4 * width, POOL, *deep, *deep]
     return _plain("vggsnn", input_shape, classes, steps, stages, [], norm, neuron)
 
 

@@ -80,7 +80,7 @@ def test_every_network_leaves_torch_unchanged(name: str, norm: str) -> None:
     torch.manual_seed(1)
     options = {} if name == "mlp" else {"norm": norm}
     options |= {"width": 4} if name not in ("mlp", "convnet") else {}
-    network = build(name, RGB, 10, 3, **options, reset="subtract")
+    network = build(name, RGB, 10, 3, **options, reset="subtract", tau=1.25, v_threshold=0.25)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
