@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from msg_deploy.errors import UsageError
 from msg_deploy.options import ResetMode, Surrogate
-from msg_deploy.surrogate import SURROGATES, spike
+from msg_deploy.surrogate import SURROGATES
 
 MaskSource = Callable[[Tensor], Tensor | None]
 """Given the membrane input (T, B, ...), the mask of the surrogate derivative, or None."""
@@ -34,7 +36,7 @@ def reset_membrane(
     """The membrane after the spike: `v_reset` (mode "zero") or V - V_th (mode "subtract")."""
     if mode == "subtract":
         return membrane - spikes * threshold
-    # Exact for spikes in {0, 1}, and differentiable in the spikes unlike torch.where.
+    # Exact for spikes in {0, 1}, and differentiable in them.
     return membrane * (1 - spikes) + v_reset * spikes
 
 
@@ -108,27 +110,67 @@ class LIF(nn.Module):
             current = current.float()
         currents = current.unflatten(0, (self.steps, -1))
         masks = self.mask_source(currents) if self.mask_source and self.training else None
-        derivative = SURROGATES[self.surrogate]
-        membrane = torch.zeros_like(currents[0])
-        spikes, membranes = [], []
-        for t in range(self.steps):
-            membrane = integrate(currents[t], membrane, self.tau)
-            mask = None if masks is None else masks[t]
-            emitted = spike(membrane - self.v_threshold, derivative, self.alpha, mask)
-            spikes.append(emitted)
-            if self.observer:
-                membranes.append(membrane)
-            membrane = reset_membrane(
-                membrane,
-                emitted.detach() if self.detach_reset else emitted,
-                self.v_threshold,
-                self.v_reset,
-                self.reset,
-            )
-        result = torch.stack(spikes)
+        spikes, membranes = _Membrane.apply(currents, masks, self)
         if self.observer:
-            self.observer(result, torch.stack(membranes))
-        return result.flatten(0, 1)
+            self.observer(spikes, membranes)
+        return spikes.flatten(0, 1)
+
+
+class _Membrane(torch.autograd.Function):
+    """All timesteps as one operation, whose backward is written out.
+
+    With k = 1/tau and d = dS/dV (the surrogate, masked), from the last step to the first:
+    gV = gS d + gU dU/dV; gI = k gV; the step before receives gU = (1 - k) gV. For IF both factors
+    are 1. dU/dV is 1 - S (reset to v_reset) or 1 (subtraction); unless the reset is detached,
+    (v_reset - V) d or -V_th d is added.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, currents: Tensor, masks: Tensor | None, layer: LIF
+    ) -> tuple[Tensor, Tensor]:
+        """(T, B, ...) to spikes and membranes before reset, both (T, B, ...)."""
+        spikes, membranes = torch.empty_like(currents), torch.empty_like(currents)
+        membrane = torch.zeros_like(currents[0])
+        for t, arriving in enumerate(currents):
+            membranes[t] = before = integrate(arriving, membrane, layer.tau)
+            spikes[t] = emitted = (before > layer.v_threshold).to(before.dtype)
+            membrane = reset_membrane(
+                before, emitted, layer.v_threshold, layer.v_reset, layer.reset
+            )
+        ctx.save_for_backward(spikes, membranes, masks)
+        ctx.layer = layer
+        ctx.mark_non_differentiable(membranes)
+        return spikes, membranes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the currents, (T, B, ...)."""
+        spikes, membranes, masks = ctx.saved_tensors
+        layer: LIF = ctx.layer
+        surrogate = SURROGATES[layer.surrogate](membranes - layer.v_threshold, layer.alpha)
+        if masks is not None:
+            surrogate = surrogate * masks
+        through_spikes = gradients[0] * surrogate
+        through_reset = _reset_derivative(spikes, membranes, surrogate, layer)
+        arriving, kept = (1.0, 1.0) if math.isinf(layer.tau) else (1 / layer.tau, 1 - 1 / layer.tau)
+        result = torch.empty_like(spikes)
+        result[-1] = through_spikes[-1]
+        for t in range(layer.steps - 2, -1, -1):
+            result[t] = through_spikes[t] + kept * result[t + 1] * through_reset[t]
+        return result.mul_(arriving), None, None
+
+
+def _reset_derivative(spikes: Tensor, membranes: Tensor, surrogate: Tensor, layer: LIF) -> Tensor:
+    """dU/dV, the membrane after the reset by that before it."""
+    if layer.reset == "subtract":
+        if layer.detach_reset:
+            return torch.ones_like(spikes)
+        return 1 - layer.v_threshold * surrogate
+    if layer.detach_reset:
+        return 1 - spikes
+    return 1 - spikes + (layer.v_reset - membranes) * surrogate
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from msg_deploy.errors import UsageError
-from msg_deploy.neuron import LIF
+from msg_deploy.neuron import LIF, integrate, reset_membrane
+from msg_deploy.surrogate import SURROGATES, spike
 
 
 def run(current: list[float], **parameters: Any) -> tuple[list[float], list[float]]:
@@ -91,3 +92,39 @@ def test_detach_reset_stops_the_gradient_through_the_reset() -> None:
 def test_parameters_are_checked(parameters: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=name):
         LIF(**parameters)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("tau", [1.7, math.inf])
+@pytest.mark.parametrize("surrogate", list(SURROGATES))
+def test_the_written_backward_is_that_of_autograd(
+    masked: bool, detach_reset: bool, reset: Any, tau: float, surrogate: Any
+) -> None:
+    steps, batch = 6, 50
+    torch.manual_seed(4)
+    currents = torch.randn(steps, batch, dtype=torch.float64)
+    masks = (torch.rand(steps, batch) < 0.5).double() if masked else None
+    weights = torch.randn(steps, batch, dtype=torch.float64)
+
+    layer = LIF(steps, tau, 0.4, -0.1, reset, surrogate, 1.5, detach_reset).train()
+    layer.mask_source = lambda c: masks
+    ours = currents.clone().requires_grad_()
+    (layer(ours.flatten(0, 1)).unflatten(0, (steps, -1)) * weights).sum().backward()
+
+    plain = currents.clone().requires_grad_()
+    membrane = torch.zeros(batch, dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
+    for t in range(steps):
+        membrane = integrate(plain[t], membrane, tau)
+        mask = None if masks is None else masks[t]
+        emitted = spike(membrane - 0.4, SURROGATES[surrogate], 1.5, mask)
+        total = total + (emitted * weights[t]).sum()
+        given = emitted.detach() if detach_reset else emitted
+        membrane = reset_membrane(membrane, given, 0.4, -0.1, reset)
+    total.backward()
+    assert ours.grad is not None
+    assert plain.grad is not None
+    assert torch.allclose(ours.grad, plain.grad, rtol=1e-12, atol=1e-14)
+    assert plain.grad.abs().min() < plain.grad.abs().max()

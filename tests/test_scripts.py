@@ -27,3 +27,20 @@ def test_simulators_benchmark() -> None:
     shown = run("benchmarks/simulators.py", "--rounds", "1", "--batch", "2")
     for name in ("torch", "norse", "reference"):
         assert f"float32 {name}" in shown
+
+
+def test_training_step_benchmark() -> None:
+    shown = run("benchmarks/training_step.py", "--rounds", "1", "--batch", "2", "--steps", "2")
+    for name in ("msg-deploy", "norse"):
+        assert f"{name} " in shown
+
+
+def test_ablation_benchmark(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    arguments = ("--model", "mlp", "--steps", "2", "--epochs", "1", "--seeds", "2", "-o", output)
+    shown = run("benchmarks/ablation.py", *map(str, arguments))
+    for name in ("base", "TWO", "MSG p=0.5", "both p=0.5"):
+        assert f"| {name} | 2 |" in shown
+    kept = output.read_text()
+    assert shown == run("benchmarks/ablation.py", *map(str, arguments))
+    assert output.read_text() == kept
