@@ -110,7 +110,7 @@ class LIF(nn.Module):
             current = current.float()
         currents = current.unflatten(0, (self.steps, -1))
         masks = self.mask_source(currents) if self.mask_source and self.training else None
-        spikes, membranes = _Membrane.apply(currents, masks, self)
+        spikes, membranes = _Membrane.apply(currents, masks, self)  # type: ignore[no-untyped-call]
         if self.observer:
             self.observer(spikes, membranes)
         return spikes.flatten(0, 1)

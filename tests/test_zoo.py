@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from msg_deploy import api
+from msg_deploy.data import Dataset, Split
 from msg_deploy.deployment import InputSpec
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.trace import trace
 from msg_deploy.networks import Residual, SpikingNetwork
 from msg_deploy.neuron import LIF
+from msg_deploy.train import TrainingOptions, train
 from msg_deploy.zoo import NETWORKS, build
 
 RGB = InputSpec((3, 32, 32))
@@ -115,3 +119,24 @@ def test_refusals(arguments: dict[str, object], words: str) -> None:
     shape = arguments.pop("shape", (3, 32, 32))
     with pytest.raises(UsageError, match=words):
         build(name, InputSpec(shape), 10, 4, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "sew_resnet34"])
+def test_one_step_of_training_then_identical_in_norse(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 1, (8, *RGB.shape)).astype(np.float32)
+    split = Split(images, random.integers(0, 10, len(images)))
+    torch.manual_seed(0)
+    network = build(name, RGB, 10, 4, width=16, tau=1.25, v_threshold=0.25)
+    before = network.body.get_submodule("conv").weight.detach().clone()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # The statistics of this one batch, so that deep layers fire afterwards.
+            module.momentum = 1.0
+    data = Dataset("random", split, split, RGB, tuple("0123456789"))
+    train(network, data, TrainingOptions(epochs=1, batch_size=len(images)))
+    assert not torch.equal(before, network.body.get_submodule("conv").weight)
+    api.export(network, tmp_path / "model.nir")
+    verdict = api.check(network, tmp_path / "model.nir", images, ["norse"], random=8)
+    assert verdict, verdict.comparisons
+    assert all(layer.fired > 0 for layer in verdict.comparisons[0].layers)
