@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from msg_deploy.config import Config, resolve
-from msg_deploy.console import progress
-from msg_deploy.data import Dataset, load_dataset
+from msg_deploy.data import DataOptions, Dataset, load_dataset
 from msg_deploy.files import write_text
+from msg_deploy.progress import progress
 from msg_deploy.train import Epoch, evaluate, train
 from msg_deploy.zoo import build
 
@@ -82,6 +82,8 @@ def main() -> None:
     """Train what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits")
+    parser.add_argument("--data-dir", default="")
+    parser.add_argument("--limit", type=int, help="samples of each part")
     parser.add_argument("--model", default="convnet")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=10)
@@ -89,7 +91,8 @@ def main() -> None:
     parser.add_argument("--sweep-seeds", type=int, default=0)
     parser.add_argument("--output", "-o", type=Path, default=Path("ablation.json"))
     arguments = parser.parse_args()
-    dataset = load_dataset(arguments.data)
+    options = DataOptions(directory=arguments.data_dir, limit=arguments.limit)
+    dataset = load_dataset(arguments.data, options, arguments.steps)
     wanted = [(n, v, s) for s in range(arguments.seeds) for n, v in VARIANTS.items()]
     wanted += [(n, v, s) for s in range(arguments.sweep_seeds) for n, v in SWEEP.items()]
     results: dict[str, dict[str, float]] = {}

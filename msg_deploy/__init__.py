@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from msg_deploy.api import export as export
     from msg_deploy.checkpoint import load as load
     from msg_deploy.checkpoint import save as save
+    from msg_deploy.data import DataOptions as DataOptions
+    from msg_deploy.data import load_dataset as load_dataset
+    from msg_deploy.data.recordings import read_recording as read_recording
     from msg_deploy.deployment import Deployment as Deployment
     from msg_deploy.deployment import InputSpec as InputSpec
     from msg_deploy.deployment import Provenance as Provenance
@@ -38,6 +41,9 @@ PUBLIC = {
     "export": "api",
     "load": "checkpoint",
     "save": "checkpoint",
+    "DataOptions": "data",
+    "load_dataset": "data",
+    "read_recording": "data.recordings",
     "Deployment": "deployment",
     "InputSpec": "deployment",
     "Provenance": "deployment",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from msg_deploy import checkpoint
-from msg_deploy.data import DATASETS, load_dataset
+from msg_deploy.data import data_options, datasets, load_dataset
 from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
@@ -113,6 +114,7 @@ def check(
     precision: Precision = "float64",
     seed: int = 0,
     foreign: nir_file.ForeignTiming | None = None,
+    options: Mapping[str, Any] | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verdict:
     """Compare two models spike for spike.
@@ -126,12 +128,15 @@ def check(
         data: name of a data set (its held-out samples), samples (N, *shape), or None: the data set
             that the checkpoint was trained on, if it is known.
         simulators: for the right side.
-        samples: use at most this many samples of the data.
+        samples: use at most this many samples of the data, drawn at random from a data set;
+            0: none.
         random: number of uniformly random samples within the input range, in addition to the data;
             they reach inputs that are constant in the data. Default 64.
         precision: "float64" leaves no rounding to blame; "float32" is how most engines run.
         seed: of the random samples.
         foreign: timing for .nir files that carry none.
+        options: how the data set is found and read, see `DataOptions`. What is not given is as it
+            was when `a` was trained.
         on_batch: called with samples done and in total.
 
     Returns:
@@ -149,7 +154,7 @@ def check(
     if problems:
         # Different numbers of steps are a difference; different inputs leave nothing to compare.
         return Verdict((), parameters, problems, precision)
-    stimulus = _stimulus(left.deployment, data, samples, random, seed)
+    stimulus = _stimulus(left.deployment, data, samples, random, seed, options or {})
     engines = [right.own] if right.own else [simulator(name) for name in simulators]
     comparisons = _run(left, right, engines, stimulus, precision, on_batch)
     return Verdict(comparisons, parameters, (), precision)
@@ -170,14 +175,15 @@ def _stimulus(
     samples: int | None,
     random: int | None,
     seed: int,
+    options: Mapping[str, Any],
 ) -> FloatArray:
     """Samples (N, ...) to run: data first, then random ones."""
     for name, count in (("samples", samples), ("random", random)):
         if count is not None and count < 0:
             raise UsageError(f"{name} must not be negative, not {count}.")
-    if data is None and deployment.provenance.data in DATASETS:
+    if data is None and samples != 0 and deployment.provenance.data in datasets():
         data = deployment.provenance.data
-    chosen = load_dataset(data).test.samples if isinstance(data, str) else data
+    chosen = _held_out(deployment, data, samples, options) if isinstance(data, str) else data
     spec, timing = deployment.input, deployment.timing
     count = DEFAULT_RANDOM if random is None else random
     shape = spec.shape if spec.encoding == "direct" else (timing.steps, *spec.shape)
@@ -190,6 +196,16 @@ def _stimulus(
     if not len(stimulus):
         raise UsageError("there is no sample to compare on; give data or a number of random ones.")
     return stimulus
+
+
+def _held_out(
+    deployment: Deployment, data: str, samples: int | None, options: Mapping[str, Any]
+) -> FloatArray:
+    """Held-out samples of a data set, read as in training."""
+    trained = deployment.provenance
+    kept = trained.data_options if trained.data == data else {}
+    resolved = data_options(kept, {"limit": samples or None}, options)
+    return load_dataset(data, resolved, deployment.timing.steps).test.samples
 
 
 def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None:

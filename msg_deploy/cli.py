@@ -16,12 +16,14 @@ from msg_deploy import __version__
 from msg_deploy.errors import MsgDeployError, UsageError
 from msg_deploy.options import (
     Augment,
+    Broken,
     Fold,
     Format,
     Loss,
     Norm,
     Precision,
     ResetMode,
+    SliceBy,
     Surrogate,
     Where,
 )
@@ -56,6 +58,16 @@ Steps = Annotated[
 Reset = Annotated[
     ResetMode | None,
     typer.Option(help="Reset mode, for a .nir without metadata. [default: zero]"),
+]
+
+
+DataDir = Annotated[
+    str | None,
+    typer.Option(help="Folder or file of the data set. [default: where docs/data.md says]"),
+]
+Broke = Annotated[
+    Broken | None,
+    typer.Option(help="Files that cannot be read: fail, or skip them. [default: fail]"),
 ]
 
 
@@ -112,7 +124,31 @@ def train(
         int | None, typer.Option(min=1, help="Channels of the first layer of a paper's network.")
     ] = None,
     norm: Annotated[Norm | None, typer.Option(help="Normalisation: batch or td.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data set. [default: digits]")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set: cifar10, cifar100, cifar10dvs, digits, events, fashion_mnist, images, "
+            "mnist, ncaltech101, nmnist, npz. [default: digits]"
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    slice_by: Annotated[
+        SliceBy | None,
+        typer.Option(help="Frames of a recording: equal in events or in time. [default: count]"),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Microseconds of a frame, with --slice-by time.")
+    ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH, where recordings do not say.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH to scale images or events to.")
+    ] = None,
+    broken: Broke = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use at most so many samples of each part.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Timesteps T. [default: 8]")] = None,
     dt: Annotated[
         float | None, typer.Option(help="Length of a timestep in seconds. [default: 1e-3]")
@@ -190,7 +226,16 @@ def train(
     given: dict[str, dict[str, Any]] = {
         "model": {"name": model, "steps": steps, "dt": dt, "beta": beta},
         "neuron": {"tau": tau, "v_threshold": threshold, "reset": reset, "surrogate": surrogate},
-        "data": {"name": data},
+        "data": {
+            "name": data,
+            "directory": data_dir,
+            "slice_by": slice_by,
+            "window": window,
+            "sensor": _pixels("sensor", sensor),
+            "size": _pixels("size", size),
+            "broken": broken,
+            "limit": limit,
+        },
         "training": {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -222,6 +267,16 @@ def train(
     else:
         print(f"test accuracy {accuracy.two:.2%} with TWO, {accuracy.mean:.2%} with the plain mean")
         print(f"wrote {output}")
+
+
+def _pixels(name: str, text: str | None) -> tuple[int, int] | None:
+    """HEIGHTxWIDTH as two numbers."""
+    if text is None:
+        return None
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise UsageError(f"--{name} must be HEIGHTxWIDTH, such as 34x34, not {text!r}.")
+    return int(height), int(width)
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:
@@ -271,7 +326,7 @@ def _build(config: Config) -> tuple[Dataset, SpikingNetwork]:
     from msg_deploy.deployment import Provenance
     from msg_deploy.zoo import build
 
-    dataset = load_dataset(config.data.name)
+    dataset = load_dataset(config.data.name, config.data, config.model.steps)
     torch.manual_seed(config.training.seed)
     model = config.model
     network = build(
@@ -281,7 +336,7 @@ def _build(config: Config) -> tuple[Dataset, SpikingNetwork]:
         model.steps,
         model.dt,
         model.beta,
-        Provenance(data=dataset.name, classes=dataset.classes),
+        Provenance(data=dataset.name, data_options=config.data.lasting(), classes=dataset.classes),
         **model.options,
         **vars(config.neuron),
     )
@@ -298,14 +353,15 @@ def _watch(
     resume: bool,
 ) -> Iterator[Callable[[Epoch], None]]:
     """What happens after each epoch: progress, logs, checkpoint; in the first process only."""
-    from msg_deploy import checkpoint, console, logs, processes
+    from msg_deploy import checkpoint, logs, processes
+    from msg_deploy.progress import progress
 
     if processes.rank() != 0:
         yield lambda epoch: None
         return
     with contextlib.ExitStack() as stack:
         label = f"train {config.model.name} on {config.data.name}"
-        move = stack.enter_context(console.progress(label))
+        move = stack.enter_context(progress(label))
         written = [logs.csv_log(log, resume)] if log else []
         if tensorboard:
             written.append(stack.enter_context(logs.tensorboard_log(tensorboard)))
@@ -368,8 +424,11 @@ def equivalence_check(
         str | None,
         typer.Option(help="Data set whose held-out samples are run. [default: that of A]"),
     ] = None,
+    data_dir: DataDir = None,
+    broken: Broke = None,
     samples: Annotated[
-        int | None, typer.Option(min=0, help="Use at most this many samples of the data.")
+        int | None,
+        typer.Option(min=0, help="Use at most this many samples of the data, 0: none."),
     ] = None,
     random: Annotated[
         int | None, typer.Option(min=0, help="Random samples in addition. [default: 64]")
@@ -392,8 +451,9 @@ def equivalence_check(
     Example: msg-deploy equivalence-check model.pt model.nir --with norse
     """
     from msg_deploy import api, console
+    from msg_deploy.progress import progress
 
-    with console.progress("check") as move:
+    with progress("check") as move:
         verdict = api.check(
             a,
             b,
@@ -404,6 +464,7 @@ def equivalence_check(
             precision=precision,
             seed=seed,
             foreign=_foreign(dt, steps, reset),
+            options=_set({"directory": data_dir, "broken": broken}),
             on_batch=lambda done, total: move(done, total, ""),
         )
     if as_json:
@@ -459,6 +520,7 @@ def demo(
     from msg_deploy import api, console
     from msg_deploy.config import resolve
     from msg_deploy.files import write_text
+    from msg_deploy.progress import progress
 
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -477,7 +539,7 @@ def demo(
     deployment = api.export(model, graph, "delay")
     print(f"2 export: {graph}, {len(deployment.graph.nodes)} nodes, TWO folded by delay")
     print("3 check: the trained torch module against the file, in our reference and in Norse")
-    with console.progress("check") as move:
+    with progress("check") as move:
         verdict = api.check(
             model, graph, "digits", on_batch=lambda done, total: move(done, total, "")
         )

@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from msg_deploy.data import DataOptions
 from msg_deploy.deployment import explain
 from msg_deploy.errors import FileError, UsageError, reason
 from msg_deploy.options import ResetMode, Surrogate
@@ -68,8 +69,8 @@ class NeuronConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """The data set.
+class DataConfig(DataOptions):
+    """The data set, and how it is read: see `msg_deploy.data.DataOptions`.
 
     Attributes:
         name: as in `msg_deploy.data`.

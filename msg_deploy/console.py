@@ -1,16 +1,13 @@
-"""What the command line prints: verdicts, graphs and progress, for people and for machines."""
+"""What the command line prints: verdicts and graphs, for people and for machines."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from msg_deploy.deployment import Deployment
@@ -18,27 +15,11 @@ from msg_deploy.graph import plan
 from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 STYLES = {
     Kind.IDENTICAL: "bold green",
     Kind.DIVERGENT: "bold red",
     Kind.INCOMPARABLE: "bold yellow",
 }
-
-
-@contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function (done, total, note) that moves a bar on stderr; silent off a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(label, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
 
 
 def print_json(value: Any) -> None:

@@ -116,6 +116,7 @@ class Provenance:
         source: file or class that was traced.
         sha256: checksum of that file, where it was one.
         data: name of the data set that it was trained on, if known.
+        data_options: what decides the content of its samples, see `DataOptions.lasting`.
         classes: class names in the order of the outputs.
         versions: library versions at export.
     """
@@ -123,6 +124,7 @@ class Provenance:
     source: str = ""
     sha256: str = ""
     data: str = ""
+    data_options: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 

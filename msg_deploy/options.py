@@ -24,3 +24,7 @@ Precision = Literal["float64", "float32"]
 """Arithmetic of a simulation."""
 Format = Literal["nir"]
 """Export formats."""
+SliceBy = Literal["count", "time"]
+"""How a recording becomes frames: equally many events each, or equally long ones."""
+Broken = Literal["fail", "skip"]
+"""What to do about files that cannot be read."""

@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.recordings import event_folder
+
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -232,3 +234,36 @@ def test_help_is_quick_and_shows_examples() -> None:
 
 def test_version() -> None:
     assert run("msg-deploy", "--version").stdout.strip().count(".") == 2
+
+
+def test_recordings_from_folder_to_verdict(tmp_path: Path) -> None:
+    event_folder(tmp_path / "recordings", parts=True)
+    (tmp_path / "recordings" / "Train" / "class1" / "3.bin").write_bytes(b"abc")
+    (tmp_path / "recordings" / "Test" / "class2" / "1.bin").write_bytes(b"abc")
+    options = ("--steps", 3, "--model", "convnet", "--epochs", 1, "--slice-by", "time")
+    data = ("--data", "nmnist", "--data-dir", "recordings", "--size", "8x8")
+    fatal = run("msg-deploy", "train", *options, *data, cwd=tmp_path)
+    assert fatal.returncode == 2
+    assert "class1/3.bin: has 3 bytes" in fatal.stderr
+    assert not (tmp_path / "model.pt").exists()
+    skipped = run("msg-deploy", "train", *options, *data, "--broken", "skip", cwd=tmp_path)
+    assert skipped.returncode == 0, skipped
+    assert "WARNING: 1 of 15 train files were left out" in skipped.stderr
+    run("msg-deploy", "export", "model.pt", "--to", "nir", cwd=tmp_path)
+    check = ("equivalence-check", "model.pt", "model.nir", "--random", 2)
+    lost = run(*check, cwd=tmp_path)
+    assert lost.returncode == 2
+    assert "--data-dir" in lost.stderr
+    place = ("--data-dir", "recordings", "--broken", "skip")
+    found = run(*check, *place, "--json", cwd=tmp_path)
+    assert found.returncode == 0, found
+    # 14 whole recordings, framed as in training, and 2 random samples
+    assert [c["samples"] for c in json.loads(found.stdout)["comparisons"]] == [16, 16]
+    without = run(*check, "--samples", 0, "--json", cwd=tmp_path)
+    assert [c["samples"] for c in json.loads(without.stdout)["comparisons"]] == [2, 2]
+
+
+def test_sizes_are_height_by_width(tmp_path: Path) -> None:
+    result = run("msg-deploy", "train", "--size", "8", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--size must be HEIGHTxWIDTH" in result.stderr

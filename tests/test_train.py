@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from msg_deploy.data import Dataset, Split, load_dataset
+from msg_deploy.data import DataOptions, Dataset, load_dataset
 from msg_deploy.errors import FileError, UsageError
 from msg_deploy.networks import SpikingNetwork, encode
 from msg_deploy.train import Epoch, TrainingOptions, evaluate, firing_rates, train
@@ -27,8 +26,7 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     """300 digits."""
-    digits = load_dataset("digits")
-    return replace(digits, train=Split(digits.train.samples[:300], digits.train.labels[:300]))
+    return load_dataset("digits", DataOptions(limit=300))
 
 
 def fresh(name: str = "convnet", **options: Any) -> SpikingNetwork:

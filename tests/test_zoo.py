@@ -133,7 +133,7 @@ def test_one_step_of_training_then_identical_in_norse(name: str, tmp_path: Path)
         if isinstance(module, nn.BatchNorm2d):
             # The statistics of this one batch, so that deep layers fire afterwards.
             module.momentum = 1.0
-    data = Dataset("random", split, split, RGB, tuple("0123456789"))
+    data = Dataset("random", tuple("0123456789"), RGB.shape, "direct", lambda part: split)
     train(network, data, TrainingOptions(epochs=1, batch_size=len(images)))
     assert not torch.equal(before, network.body.get_submodule("conv").weight)
     api.export(network, tmp_path / "model.nir")

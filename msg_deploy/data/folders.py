@@ -1,0 +1,124 @@
+"""Folders of files, one sub-folder a class, with or without a division into train and test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from msg_deploy.data import DataOptions, Part, Split
+from msg_deploy.data.parts import divided, limited, read_each
+from msg_deploy.errors import FileError, UsageError
+
+log = logging.getLogger(__name__)
+PARTS: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "test",
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set.
+
+    Attributes:
+        classes: names of the class folders.
+        parts: (file, label) of each part.
+    """
+
+    classes: tuple[str, ...]
+    parts: dict[Part, list[tuple[Path, int]]]
+
+
+def files_in(root: Path, suffixes: Collection[str], options: DataOptions) -> Files:
+    """Files by part and class: ROOT/train/CLASS/*, ROOT/test/CLASS/*, or ROOT/CLASS/*.
+
+    Without a division, a stratified part is held out.
+
+    Raises:
+        UsageError: there are no such files, or a class in test is not in train.
+    """
+    given = {PARTS[f.name.lower()]: f for f in _folders(root) if f.name.lower() in PARTS}
+    if len(given) == 2:
+        classes = tuple(f.name for f in _folders(given["train"]))
+        parts: dict[Part, list[tuple[Path, int]]] = {
+            part: _listed(folder, classes, suffixes) for part, folder in given.items()
+        }
+    else:
+        classes = tuple(f.name for f in _folders(root))
+        found = _listed(root, classes, suffixes)
+        if not found:
+            parts = {"train": [], "test": []}
+        else:
+            chosen = divided([label for _, label in found], options)
+            parts = {part: [found[i] for i in indices] for part, indices in chosen.items()}
+    for part, items in parts.items():
+        if not items:
+            raise UsageError(
+                f"{root}: there is no {part} file ending in {', '.join(sorted(suffixes))}; "
+                "expected are CLASS/FILE, or train/CLASS/FILE and test/CLASS/FILE."
+            )
+    return Files(classes, parts)
+
+
+def read_files(
+    files: Files,
+    part: Part,
+    options: DataOptions,
+    read: Callable[[Path], npt.NDArray[Any]],
+) -> Split:
+    """Read the files of a part; what to do about broken ones is in the options.
+
+    Raises:
+        FileError: a file is broken and `options.broken` is "fail".
+    """
+    items = files.parts[part]
+    chosen = [items[i] for i in limited(len(items), options)]
+    broken = []
+
+    def sample(i: int) -> npt.NDArray[Any] | None:
+        path = chosen[i][0]
+        try:
+            return read(path)
+        except FileError as error:
+            if options.broken == "fail":
+                raise FileError(
+                    path, f"{error.problem} To leave such files out, use --broken skip."
+                ) from error
+            log.warning("left out %s", error)
+            broken.append(path)
+            return None
+
+    samples, kept = read_each(len(chosen), sample, part)
+    if broken:
+        log.warning("%d of %d %s files were left out", len(broken), len(chosen), part)
+    return Split(samples, np.array([chosen[i][1] for i in kept], np.int64))
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise UsageError(f"{root}: is not a folder.")
+    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _listed(
+    root: Path, classes: tuple[str, ...], suffixes: Collection[str]
+) -> list[tuple[Path, int]]:
+    unknown = {f.name for f in _folders(root)} - set(classes)
+    if unknown:
+        raise UsageError(f"{root / sorted(unknown)[0]}: this class is not among those of train.")
+    return [
+        (path, label)
+        for label, name in enumerate(classes)
+        if (root / name).is_dir()
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    ]
