@@ -1,20 +1,18 @@
 """From a torch module to a NIR graph, layer by layer, by symbolic tracing (torch.fx).
 
-A module maps merged time and batch, (T*B, ...), so every layer but LIF and TWO acts on one step.
-To support another layer, add a function decorated with `converts`.
+A module of ours maps merged time and batch, (T*B, ...), so every layer but LIF and TWO acts on one
+step; a module of another framework makes one step, or all of them in multi-step layers.
 """
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import nir
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx, nn
 
@@ -28,59 +26,43 @@ from msg_deploy.deployment import (
     Provenance,
     Readout,
     Shape,
+    Timing,
     node_name,
 )
 from msg_deploy.errors import GraphError, MsgDeployError, TraceError, reason
+from msg_deploy.exporters.adapters import CONTAINERS, ForeignNetwork, adapter_of, adapters
+from msg_deploy.exporters.layers import (
+    BATCH_NORMS,
+    CONVERTERS,
+    IDENTITIES,
+    Context,
+    Part,
+    array_of,
+    converter_of,
+    flatten,
+)
 from msg_deploy.graph import plan
 from msg_deploy.networks import SpikingNetwork, timing_of
 from msg_deploy.neuron import LIF
-from msg_deploy.primitives import Array, primitive_of
+from msg_deploy.options import ResetMode
+from msg_deploy.primitives import primitive_of
 from msg_deploy.readout import TWO
 
 
-class Context(NamedTuple):
-    """What a converter may need beside the layer.
-
-    Attributes:
-        shape: of the layer's input, without batch.
-        dt: length of a timestep in seconds.
-    """
-
-    shape: Shape
-    dt: float
-
-
-Converter = Callable[[Any, Context], nir.NIRNode]
-ConverterType = TypeVar("ConverterType", bound=Converter)
-CONVERTERS: dict[type[nn.Module], Converter] = {}
-IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-
-
-def converts(layer: type[nn.Module]) -> Callable[[ConverterType], ConverterType]:
-    """Decorator: the function turns layers of this type into NIR nodes."""
-
-    def add(converter: ConverterType) -> ConverterType:
-        CONVERTERS[layer] = converter
-        return converter
-
-    return add
-
-
 def trace(
-    module: nn.Module,
+    module: nn.Module | ForeignNetwork,
     input_spec: InputSpec | None = None,
-    dt: float = 1e-3,
+    dt: float | None = None,
     provenance: Provenance | None = None,
 ) -> Deployment:
     """The NIR graph of a module in evaluation mode, with TWO left to the host.
 
     Args:
-        module: a SpikingNetwork, which brings everything else along, or any nn.Module made of
-            supported layers that maps (T*B, *input shape) to (T*B, C), or to (B, C) by a TWO layer
-            at its end.
+        module: a SpikingNetwork or a ForeignNetwork, which bring everything else along, or any
+            nn.Module made of supported layers that maps (T*B, *input shape) to (T*B, C), or to
+            (B, C) by a TWO layer at its end.
         input_spec: what a sample looks like.
-        dt: length of a timestep in seconds.
+        dt: length of a timestep in seconds, 1e-3 unless given.
         provenance: data set and class names.
 
     Returns:
@@ -90,19 +72,31 @@ def trace(
     Raises:
         TraceError: naming the layer that has no counterpart.
     """
+    body: nn.Module
+    readout: TWO | None
     if isinstance(module, SpikingNetwork):
         body, readout = module.body, module.readout
         input_spec, timing = module.input_spec, module.timing
         provenance = provenance or module.provenance
+    elif isinstance(module, ForeignNetwork):
+        body, readout = module.module, module.readout
+        input_spec, timing = module.input_spec, _foreign_timing(module)
     elif input_spec is None:
         raise TraceError("a plain module needs an input_spec: the shape of one sample.")
     else:
-        body, readout, timing = module, None, timing_of(module, dt)
-    builder = _Builder(Context(input_spec.shape, timing.dt))
+        if adapters(module):
+            raise TraceError(
+                "has neurons of another framework, which do not say how many steps there are; "
+                "wrap it: ForeignNetwork(module, input_spec, steps)."
+            )
+        body, readout, timing = module, None, timing_of(module, 1e-3 if dt is None else dt)
+    dtypes = [p.dtype for p in body.parameters() if p.is_floating_point()]
+    dtype = np.float64 if torch.float64 in dtypes else np.float32
+    builder = _Builder(Context(input_spec.shape, timing.dt, dtype))
     value = builder.follow(body)
     readout = readout or value.readout
     described = builder.finish(value, readout)
-    provenance = provenance or Provenance(source=type(module).__name__)
+    provenance = provenance or Provenance(source=type(body).__name__)
     deployment = Deployment(
         builder.graph(),
         timing,
@@ -117,6 +111,40 @@ def trace(
     return deployment
 
 
+def _foreign_timing(network: ForeignNetwork) -> Timing:
+    """Steps as given; reset, and where neurons know it dt, as all neurons agree."""
+    found = adapters(network.module)
+    if not found or any(isinstance(m, (LIF, TWO)) for m in network.module.modules()):
+        raise TraceError(
+            "a ForeignNetwork needs neurons of Norse, snnTorch or spikingjelly, and none of ours; "
+            "hand TWO to it as readout=."
+        )
+    resets: dict[ResetMode, str] = {}
+    lengths: dict[float, str] = {}
+    for path, (adapter, layer) in found.items():
+        try:
+            reset, dt = adapter.reset(layer), adapter.dt(layer)
+        except TraceError as error:
+            raise TraceError(f"layer {path!r} ({type(layer).__name__}): {error}") from None
+        if reset is not None:
+            resets[reset] = path
+        if dt is not None:
+            lengths[dt] = path
+    if len(resets) > 1:
+        raise TraceError(
+            f"layers {resets['zero']!r} and {resets['subtract']!r} reset differently; one graph "
+            "has one kind of reset."
+        )
+    if network.dt is not None:
+        lengths.setdefault(network.dt, "dt as given")
+    if len(lengths) > 1:
+        listed = ", ".join(f"{dt} ({path})" for dt, path in lengths.items())
+        raise TraceError(f"timesteps differ: {listed}; one graph has one dt.")
+    return Timing(
+        dt=next(iter(lengths), 1e-3), steps=network.steps, reset=next(iter(resets), "zero")
+    )
+
+
 @dataclass(frozen=True)
 class _Value:
     """What flows along an edge of the fx graph.
@@ -125,17 +153,54 @@ class _Value:
         sources: NIR nodes whose outputs are summed to this value.
         shape: of one timestep of one sample.
         readout: TWO, if the value came out of it.
+        with_state: it is the pair of a neuron's output and state.
+        state: it is the state of a neuron, of which nothing but handing it on is known.
     """
 
     sources: tuple[str, ...]
     shape: Shape
     readout: TWO | None = None
+    with_state: bool = False
+    state: bool = False
+
+
+_STATE = _Value((), (), state=True)
 
 
 class _LayerTracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = (*CONVERTERS, *BATCH_NORMS, *IDENTITIES, LIF, TWO)
         return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Containers of other frameworks are followed child by child."""
+        for kind, returns_state in CONTAINERS.items():
+            if isinstance(m, kind):
+                x = _in_a_row(m, args[0])
+                return (x, None) if returns_state else x
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _in_a_row(container: nn.Module, x: Any) -> Any:
+    for child in container.children():
+        adapter = adapter_of(child)
+        x = child(x)
+        if isinstance(x, tuple) or (adapter and adapter.returns_state(child)):
+            x = x[0]
+    return x
+
+
+def _traced(body: nn.Module) -> fx.Graph:
+    if adapter_of(body):
+        raise TraceError("is a neuron itself; put it into nn.Sequential.")
+    if isinstance(body, (nn.Sequential, *CONTAINERS)):
+        body = _InARow(OrderedDict(body.named_children()))
+    return _LayerTracer().trace(body)
+
+
+class _InARow(nn.Sequential):
+    def forward(self, x: Any) -> Any:
+        return _in_a_row(self, x)
 
 
 @dataclass
@@ -147,7 +212,7 @@ class _Builder:
     def follow(self, body: nn.Module) -> _Value:
         """Walk the traced body and collect nodes and edges."""
         try:
-            graph = _LayerTracer().trace(body)
+            graph = _traced(body)
         except MsgDeployError:
             raise
         except Exception as error:  # fx raises what the user's forward raises
@@ -160,22 +225,32 @@ class _Builder:
         used: set[str] = set()
         for step in graph.nodes:
             if step.op == "output":
-                if not isinstance(step.args[0], fx.Node):
-                    raise TraceError("forward must return one tensor.")
-                return values[step.args[0]]
+                return self._returned(step.args[0], values)
             if step.op == "placeholder":
-                if values:
-                    raise TraceError("forward must take one tensor, (T*B, ...).")
-                values[step] = _Value((INPUT,), self.context.shape)
+                # What comes after the input are states.
+                values[step] = _STATE if values else _Value((INPUT,), self.context.shape)
             elif step.op == "call_module":
                 path = str(step.target)
                 if path in used:
-                    raise TraceError(f"layer {path!r} is used twice; give each use its own layer.")
+                    raise TraceError(
+                        f"layer {path!r} is used twice; give each use its own layer, and leave the "
+                        "loop over time to the caller: forward makes one step."
+                    )
                 used.add(path)
                 values[step] = self._layer(path, body.get_submodule(path), step, values)
             else:
                 values[step] = self._operation(step, values)
         raise TraceError("forward returns nothing.")
+
+    def _returned(self, result: Any, values: dict[fx.Node, _Value]) -> _Value:
+        """What forward returns: a tensor, or a tensor and states."""
+        while isinstance(result, (tuple, list)) and result:
+            result = result[0]
+        if not isinstance(result, fx.Node):
+            raise TraceError("forward must return one tensor, or a tensor and states.")
+        if values[result].state:
+            raise TraceError("forward must return the output first, then the states.")
+        return replace(values[result], with_state=False)
 
     def finish(self, value: _Value, readout: TWO | None) -> Readout | None:
         """Add the Output node; describe the readout."""
@@ -198,10 +273,13 @@ class _Builder:
     def _layer(
         self, path: str, layer: nn.Module, step: fx.Node, values: dict[fx.Node, _Value]
     ) -> _Value:
-        (argument,) = step.args
+        argument = step.args[0]
         assert isinstance(argument, fx.Node)
+        others = [*step.args[1:], *step.kwargs.values()]
+        if any(isinstance(a, fx.Node) and not values[a].state for a in others):
+            raise TraceError(f"layer {path!r} takes one tensor and its state.")
         value = self._plain(values[argument], path)
-        if isinstance(layer, IDENTITIES):
+        if isinstance(layer, tuple(IDENTITIES)):
             return value
         if isinstance(layer, TWO):
             return replace(value, readout=layer)
@@ -209,17 +287,26 @@ class _Builder:
             if isinstance(layer, BATCH_NORMS):
                 self._fold_batch_norm(layer, value, alone=len(argument.users) == 1)
                 return value
-            converter = _converter_of(layer)
-            node = converter(layer, self.context._replace(shape=value.shape))
+            converted = converter_of(layer)(layer, self.context._replace(shape=value.shape))
+            part = converted if isinstance(converted, Part) else Part({"": converted}, (), "")
+            node = part.nodes[part.start]
             shape = primitive_of(node).output_shape(node, value.shape)
         except (GraphError, TraceError) as error:
             raise TraceError(f"layer {path!r} ({type(layer).__name__}): {error}") from None
         name = node_name(path)
-        self._add(name, node, value.sources)
-        return _Value((name,), shape)
+        for suffix, node in part.nodes.items():
+            self._add(name + suffix, node, value.sources if suffix == part.start else ())
+        self.edges += [(name + a, name + b) for a, b in part.edges]
+        adapter = adapter_of(layer)
+        return _Value((name,), shape, with_state=bool(adapter and adapter.returns_state(layer)))
 
     def _operation(self, step: fx.Node, values: dict[fx.Node, _Value]) -> _Value:
         operands = [a for a in step.args if isinstance(a, fx.Node)]
+        if operands and all(values[a].state for a in operands):
+            return _STATE
+        if step.target is operator.getitem and operands and values[operands[0]].with_state:
+            pair = values[operands[0]]
+            return replace(pair, with_state=False) if step.args[1] == 0 else _STATE
         inputs = [self._plain(values[a], str(step.name)) for a in operands]
         if step.target in (operator.add, operator.iadd, torch.add, "add", "add_") and (
             len(inputs) == 2 and not step.kwargs
@@ -228,7 +315,7 @@ class _Builder:
         if step.target in (torch.flatten, "flatten") and len(inputs) == 1:
             given = dict(zip(("start_dim", "end_dim"), step.args[1:], strict=False))
             dims: dict[str, Any] = {"start_dim": 0} | given | step.kwargs
-            node = _flatten(nn.Flatten(**dims), self.context._replace(shape=inputs[0].shape))
+            node = flatten(nn.Flatten(**dims), self.context._replace(shape=inputs[0].shape))
             name = node_name(step.name)
             self._add(name, node, inputs[0].sources)
             return _Value((name,), primitive_of(node).output_shape(node, inputs[0].shape))
@@ -240,6 +327,12 @@ class _Builder:
     def _plain(self, value: _Value, user: str) -> _Value:
         if value.readout is not None:
             raise TraceError(f"{user!r} uses the output of TWO, which must come last.")
+        if value.with_state:
+            raise TraceError(f"{user!r} uses a neuron's output together with its state; unpack it.")
+        if value.state:
+            raise TraceError(
+                f"{user!r} uses the state of a neuron as a value; only outputs have a counterpart."
+            )
         return value
 
     def _fold_batch_norm(self, norm: Any, value: _Value, alone: bool) -> None:
@@ -257,11 +350,14 @@ class _Builder:
             )
         if norm.running_mean is None:
             raise TraceError("has no running statistics (track_running_stats=False).")
-        mean, variance = _array(norm.running_mean, np.float64), _array(norm.running_var, np.float64)
+        mean, variance = (
+            array_of(norm.running_mean, np.float64),
+            array_of(norm.running_var, np.float64),
+        )
         gain = 1 / np.sqrt(variance + norm.eps)
         shift = np.zeros_like(mean)
         if norm.affine:
-            gain, shift = gain * _array(norm.weight, np.float64), _array(norm.bias, np.float64)
+            gain, shift = gain * array_of(norm.weight, np.float64), array_of(norm.bias, np.float64)
         weight = np.asarray(node.weight, np.float64)
         weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
         bias = (np.asarray(getattr(node, "bias", 0.0), np.float64) - mean) * gain + shift
@@ -290,81 +386,3 @@ def _sum(a: _Value, b: _Value) -> _Value:
     if twice:
         raise TraceError(f"the output of {sorted(twice)[0]!r} is added to itself.")
     return _Value((*a.sources, *b.sources), a.shape)
-
-
-def _converter_of(layer: nn.Module) -> Converter:
-    for kind in type(layer).__mro__:
-        if kind in CONVERTERS:
-            return CONVERTERS[kind]
-    names = sorted(k.__name__ for k in (*CONVERTERS, *BATCH_NORMS, *IDENTITIES, TWO))
-    raise TraceError(f"has no counterpart in NIR; supported layers are {', '.join(names)}.")
-
-
-def _array(tensor: Any, dtype: npt.DTypeLike | None = None) -> Array:
-    return np.array(tensor.detach().cpu().numpy(), dtype)
-
-
-@converts(nn.Linear)
-def _linear(layer: nn.Linear, context: Context) -> nir.NIRNode:
-    weight = _array(layer.weight)
-    return nir.Linear(weight) if layer.bias is None else nir.Affine(weight, _array(layer.bias))
-
-
-@converts(nn.Conv2d)
-def _conv2d(layer: nn.Conv2d, context: Context) -> nir.NIRNode:
-    if layer.padding_mode != "zeros":
-        raise TraceError(f"padding_mode must be 'zeros', not {layer.padding_mode!r}.")
-    weight = _array(layer.weight)
-    bias = np.zeros(len(weight), weight.dtype) if layer.bias is None else _array(layer.bias)
-    padding = layer.padding if isinstance(layer.padding, str) else np.array(layer.padding)
-    return nir.Conv2d(
-        input_shape=np.array(context.shape[1:]),
-        weight=weight,
-        stride=np.array(layer.stride),
-        padding=padding,
-        dilation=np.array(layer.dilation),
-        groups=layer.groups,
-        bias=bias,
-    )
-
-
-@converts(nn.AvgPool2d)
-def _avg_pool2d(layer: nn.AvgPool2d, context: Context) -> nir.NIRNode:
-    if layer.ceil_mode or layer.divisor_override is not None:
-        raise TraceError("ceil_mode and divisor_override are not supported.")
-    padding = np.broadcast_to(layer.padding, (2,))
-    if padding.any() and not layer.count_include_pad:
-        raise TraceError("count_include_pad=False with padding is not supported.")
-    fields = (layer.kernel_size, layer.stride, padding)
-    return nir.AvgPool2d(*(np.array(np.broadcast_to(f, (2,))) for f in fields))
-
-
-@converts(nn.Flatten)
-def _flatten(layer: nn.Flatten, context: Context) -> nir.NIRNode:
-    dimensions = len(context.shape)
-    start, end = (d + dimensions + 1 if d < 0 else d for d in (layer.start_dim, layer.end_dim))
-    if start < 1:
-        raise TraceError("start_dim 0 would merge time and batch with the data; use start_dim=1.")
-    # Negative dimensions mean the same with and without a batch dimension.
-    return nir.Flatten(
-        {"input": np.array(context.shape)},
-        start_dim=start - 1 - dimensions,
-        end_dim=end - 1 - dimensions,
-    )
-
-
-@converts(LIF)
-def _lif(layer: LIF, context: Context) -> nir.NIRNode:
-    def full(value: float) -> npt.NDArray[np.float64]:
-        return np.full(context.shape, value, np.float64)
-
-    threshold, v_reset = full(layer.v_threshold), full(layer.v_reset)
-    if math.isinf(layer.tau):
-        return nir.IF(r=full(1), v_threshold=threshold, v_reset=v_reset)
-    return nir.LIF(
-        tau=full(layer.tau * context.dt),
-        r=full(1),
-        v_leak=full(0),
-        v_threshold=threshold,
-        v_reset=v_reset,
-    )

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from msg_deploy.deployment import Readout as Readout
     from msg_deploy.deployment import Timing as Timing
     from msg_deploy.errors import MsgDeployError as MsgDeployError
+    from msg_deploy.exporters.adapters import ForeignNetwork as ForeignNetwork
     from msg_deploy.exporters.trace import trace as trace
+    from msg_deploy.masking import MaskedSurrogate as MaskedSurrogate
     from msg_deploy.masking import MaskedSurrogateGradient as MaskedSurrogateGradient
     from msg_deploy.networks import Residual as Residual
     from msg_deploy.networks import SpikingNetwork as SpikingNetwork
@@ -50,7 +52,9 @@ PUBLIC = {
     "Readout": "deployment",
     "Timing": "deployment",
     "MsgDeployError": "errors",
+    "ForeignNetwork": "exporters.adapters",
     "trace": "exporters.trace",
+    "MaskedSurrogate": "masking",
     "MaskedSurrogateGradient": "masking",
     "Residual": "networks",
     "SpikingNetwork": "networks",

@@ -16,6 +16,7 @@ from msg_deploy.data import data_options, datasets, load_dataset
 from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
+from msg_deploy.exporters.adapters import ForeignNetwork
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.graph import plan
@@ -31,10 +32,11 @@ from msg_deploy.sim.compare import (
     layout,
     merge_all,
 )
+from msg_deploy.sim.framework import FrameworkModule
 from msg_deploy.sim.simulator import FloatArray, Simulator, simulator
 from msg_deploy.sim.torch_core import TorchCore
 
-Model = str | Path | SpikingNetwork | Deployment
+Model = str | Path | SpikingNetwork | ForeignNetwork | Deployment
 DEFAULT_SIMULATORS = ("reference", "norse")
 DEFAULT_RANDOM = 64
 LARGEST_BATCH = 128
@@ -61,7 +63,7 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
     """Load a model of any kind.
 
     Args:
-        model: a .pt or .nir file, a SpikingNetwork or a Deployment.
+        model: a .pt or .nir file, a SpikingNetwork, a ForeignNetwork or a Deployment.
         foreign: timing for .nir files that carry none.
 
     Raises:
@@ -72,6 +74,8 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
         return Subject("Deployment", model)
     if isinstance(model, SpikingNetwork):
         return Subject("SpikingNetwork", trace(model), TorchCore(model))
+    if isinstance(model, ForeignNetwork):
+        return Subject(type(model.module).__name__, trace(model), FrameworkModule(model))
     path = Path(model)
     if path.suffix == ".nir":
         return Subject(str(path), nir_file.read(path, foreign))

@@ -77,7 +77,7 @@ def _layers(comparison: Comparison) -> Table:
             str(layer.spikes),
             f"{layer.fired / max(layer.spikes, 1):.3f}",
             str(layer.mismatches),
-            f"{layer.membrane_difference:.1e}",
+            "" if layer.membrane_difference is None else f"{layer.membrane_difference:.1e}",
         )
     table.add_row("scores |d|", "", "", "", f"{comparison.score_difference:.1e}")
     table.add_row("decisions", str(comparison.samples), "", str(comparison.flips), "")
@@ -91,9 +91,12 @@ def _describe(d: Difference) -> str:
     where += f" sample {d.sample}, neuron {list(d.neuron)}"
     if d.quantity != "spike":
         return f"{where}: {d.quantity} {d.a:.9g} against {d.b:.9g}"
+    membranes = " against ".join(
+        "unknown" if v is None else f"{v:.9g}" for v in (d.membrane_a, d.membrane_b)
+    )
     return (
-        f"{where}: spike {d.a:.0f} against {d.b:.0f}, membranes {d.membrane_a:.9g} against "
-        f"{d.membrane_b:.9g}, threshold {d.threshold:.9g}, margin {d.margin:.2g}"
+        f"{where}: spike {d.a:.0f} against {d.b:.0f}, membranes {membranes}, "
+        f"threshold {d.threshold:.9g}, margin {d.margin:.2g}"
     )
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from msg_deploy.errors import UsageError
 from msg_deploy.neuron import LIF
-from msg_deploy.options import Where
+from msg_deploy.options import Surrogate, Where
+from msg_deploy.surrogate import SURROGATES, spike
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -88,7 +89,66 @@ class MaskedSurrogateGradient:
         for device, generator_state in state.items():
             self._generator(torch.device(device)).set_state(generator_state)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Generators cannot be copied; their states can."""
+        return vars(self) | {"_generators": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The generators anew, where they were."""
+        vars(self).update(state | {"_generators": {}})
+        self.load_state_dict(state["_generators"])
+
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device]
+
+
+class MaskedSurrogate(nn.Module):
+    """MSG as the surrogate of another framework's neurons: dS/dV is masked while training.
+
+    Each call draws a mask with one entry per neuron and sample (and timestep, if all are handed in
+    at once), as `MaskedSurrogateGradient` does with where="surrogate".
+
+    Usage: `snntorch.Leaky(..., spike_grad=MaskedSurrogate(0.5))`,
+    `spikingjelly LIFNode(..., surrogate_function=MaskedSurrogate(0.5, strict=False))`, and
+    `msg_deploy.exporters.adapters.norse.use_surrogate(cell, MaskedSurrogate(0.5))`. Give every
+    layer its own, or they share one sequence of masks, which is as good.
+
+    Args:
+        p: probability that an entry is zeroed, 0 <= p < 1.
+        surrogate: "arctan" or "piecewise_linear".
+        alpha: steepness of the surrogate.
+        rescale: divide what is kept by 1 - p.
+        strict: spike above the threshold only (snnTorch, Norse, ours); False: at the threshold as
+            well (spikingjelly).
+        seed: of the generator of its own.
+
+    Raises:
+        UsageError: an argument is not accepted.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        surrogate: Surrogate = "arctan",
+        alpha: float = 2.0,
+        rescale: bool = False,
+        strict: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if surrogate not in SURROGATES:
+            raise UsageError(f"surrogate must be {' or '.join(SURROGATES)}, not {surrogate!r}.")
+        if alpha <= 0:
+            raise UsageError(f"alpha must be above 0, not {alpha}.")
+        self.masking = MaskedSurrogateGradient(p, "surrogate", rescale, seed)
+        self.surrogate = surrogate
+        self.alpha = alpha
+        self.strict = strict
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """V - V_th of any shape to spikes, 0 or 1, of the same dtype."""
+        masked = self.training and self.masking.p > 0 and distance.requires_grad
+        mask = self.masking.draw(distance.detach()) if masked else None
+        return spike(distance, SURROGATES[self.surrogate], self.alpha, mask, self.strict)

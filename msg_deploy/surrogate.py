@@ -34,32 +34,42 @@ SURROGATES: dict[Surrogate, Derivative] = {"arctan": arctan, "piecewise_linear":
 class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, distance: Tensor, mask: Tensor | None, derivative: Derivative, alpha: float
+        ctx: Any,
+        distance: Tensor,
+        mask: Tensor | None,
+        derivative: Derivative,
+        alpha: float,
+        strict: bool,
     ) -> Tensor:
         ctx.save_for_backward(distance, mask)
         ctx.derivative, ctx.alpha = derivative, alpha
-        return (distance > 0).to(distance.dtype)
+        return (distance > 0 if strict else distance >= 0).to(distance.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         distance, mask = ctx.saved_tensors
         gradient = gradients[0] * ctx.derivative(distance, ctx.alpha)
-        return gradient if mask is None else gradient * mask, None, None, None
+        return gradient if mask is None else gradient * mask, None, None, None, None
 
 
 def spike(
-    distance: Tensor, derivative: Derivative, alpha: float, mask: Tensor | None = None
+    distance: Tensor,
+    derivative: Derivative,
+    alpha: float,
+    mask: Tensor | None = None,
+    strict: bool = True,
 ) -> Tensor:
-    """S = 1 where `distance` = V - V_th is above zero (strictly), else 0.
+    """S = 1 where `distance` = V - V_th is above zero, else 0.
 
     Args:
         distance: membrane minus threshold, any shape, floating point.
         derivative: dS/dV for the backward pass.
         alpha: its steepness, 1/volt.
         mask: optional factor on dS/dV, shape of `distance` (MSG with where="surrogate").
+        strict: a distance of exactly zero is no spike, as in NIR; False: it is.
 
     Returns:
         Spikes, shape and dtype of `distance`.
     """
-    result: Tensor = _Spike.apply(distance, mask, derivative, alpha)  # type: ignore[no-untyped-call]
+    result: Tensor = _Spike.apply(distance, mask, derivative, alpha, strict)  # type: ignore[no-untyped-call]
     return result

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from msg_deploy.deployment import READOUT_PREFIX, Deployment
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision
+from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.simulator import FloatArray, Trace
 
 READOUT = "readout"
@@ -72,10 +73,11 @@ class Difference:
 
     @property
     def margin(self) -> float | None:
-        """The smaller distance of the two membranes from the threshold."""
-        if self.membrane_a is None or self.membrane_b is None or self.threshold is None:
+        """The smallest distance of a known membrane from the threshold."""
+        known = [v for v in (self.membrane_a, self.membrane_b) if v is not None]
+        if self.threshold is None or not known:
             return None
-        return min(abs(self.membrane_a - self.threshold), abs(self.membrane_b - self.threshold))
+        return min(abs(v - self.threshold) for v in known)
 
     @property
     def _key(self) -> tuple[int, bool, int, int]:
@@ -91,14 +93,15 @@ class Layer:
         spikes: decisions compared (T x B x neurons).
         fired: spikes on the left side.
         mismatches: decisions that differ.
-        membrane_difference: largest absolute difference of membranes.
+        membrane_difference: largest absolute difference of membranes; None if a side has not
+            recorded them.
     """
 
     node: str
     spikes: int
     fired: int
     mismatches: int
-    membrane_difference: float
+    membrane_difference: float | None
 
 
 @dataclass(frozen=True)
@@ -218,9 +221,9 @@ def layout(deployment: Deployment) -> Layout:
     """The layout of a deployment."""
     known = plan(deployment.graph)
     thresholds = {
-        name: np.asarray(node.v_threshold)
+        name: np.asarray(node.threshold if isinstance(node, nir.Threshold) else node.v_threshold)
         for name, node in deployment.graph.nodes.items()
-        if hasattr(node, "v_threshold")
+        if primitive_of(node).spiking
     }
     source = deployment.readout.source if deployment.readout else known.output
     return Layout(known.order, thresholds, source)
@@ -273,7 +276,7 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
             spikes=p.spikes + q.spikes,
             fired=p.fired + q.fired,
             mismatches=p.mismatches + q.mismatches,
-            membrane_difference=max(p.membrane_difference, q.membrane_difference),
+            membrane_difference=_larger(p.membrane_difference, q.membrane_difference),
         )
         for p, q in zip(x.layers, y.layers, strict=True)
     )
@@ -287,6 +290,10 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
         flips=x.flips + y.flips,
         first=min(found, key=lambda d: d._key, default=None),
     )
+
+
+def _larger(x: float | None, y: float | None) -> float | None:
+    return None if x is None or y is None else max(x, y)
 
 
 def merge_all(comparisons: Sequence[Comparison]) -> Comparison:
@@ -372,13 +379,21 @@ def _missing(a: Trace, b: Trace) -> tuple[str, ...]:
     return tuple(problems)
 
 
+def _membranes(a: Trace, b: Trace, node: str) -> tuple[FloatArray, FloatArray] | None:
+    """Both sides' membranes; other people's neurons do not show theirs."""
+    if node not in a.membranes or node not in b.membranes:
+        return None
+    return a.membranes[node], b.membranes[node]
+
+
 def _layer(a: Trace, b: Trace, node: str) -> Layer:
+    membranes = _membranes(a, b, node)
     return Layer(
         node=node,
         spikes=a.spikes[node].size,
         fired=int(a.spikes[node].sum(dtype=np.int64)),
         mismatches=int((a.spikes[node] != b.spikes[node]).sum()),
-        membrane_difference=_largest(a.membranes[node], b.membranes[node]),
+        membrane_difference=_largest(*membranes) if membranes else None,
     )
 
 
@@ -386,15 +401,16 @@ def _spiking(
     a: Trace, b: Trace, node: str, rank: int, threshold: npt.NDArray[Any], tolerance: float
 ) -> list[Difference]:
     unequal = np.argwhere(a.spikes[node] != b.spikes[node])
+    membranes = _membranes(a, b, node)
     quantity: Quantity = "spike" if len(unequal) else "membrane"
-    if not len(unequal):
-        unequal = _apart(a.membranes[node], b.membranes[node], tolerance)
+    if membranes and not len(unequal):
+        unequal = _apart(*membranes, tolerance)
     if not len(unequal):
         return []
     place = tuple(int(i) for i in unequal[0])
     step, sample, *neuron = place
-    membranes = float(a.membranes[node][place]), float(b.membranes[node][place])
-    spikes = float(a.spikes[node][place]), float(b.spikes[node][place])
+    left, right = a.membranes.get(node), b.membranes.get(node)
+    x, y = (a.spikes[node], b.spikes[node]) if quantity == "spike" or not membranes else membranes
     return [
         Difference(
             node,
@@ -403,9 +419,11 @@ def _spiking(
             step,
             sample,
             tuple(neuron),
-            *(spikes if quantity == "spike" else membranes),
-            *membranes,
-            float(np.broadcast_to(threshold, a.spikes[node].shape[2:])[tuple(neuron)]),
+            float(x[place]),
+            float(y[place]),
+            membrane_a=None if left is None else float(left[place]),
+            membrane_b=None if right is None else float(right[place]),
+            threshold=float(np.broadcast_to(threshold, a.spikes[node].shape[2:])[tuple(neuron)]),
         )
     ]
 

@@ -15,6 +15,7 @@ import nir
 import norse.torch as norse
 import numpy as np
 import torch
+from norse.torch.functional.heaviside import heaviside
 from torch import Tensor, nn
 
 from msg_deploy.deployment import Deployment, Shape, Timing
@@ -62,7 +63,7 @@ def builds(*kinds: type[nir.NIRNode]) -> Callable[[BuilderType], BuilderType]:
 
 @register
 class Norse:
-    """Norse's LIFBoxCell, IAFCell and LIBoxCell, with torch layers between them."""
+    """Norse's LIFBoxCell, LIFCell, IAFCell and LIBoxCell, with torch layers between them."""
 
     name = "norse"
 
@@ -217,6 +218,59 @@ def _if(node: nir.IF, context: Context) -> Law:
         return norse.IAFFeedForwardState(v=zeros)
 
     return Law(step, initial)
+
+
+@builds(nir.CubaLIF)
+def _cuba_lif(node: nir.CubaLIF, context: Context) -> Law:
+    """LIFCell, whose current takes the input undamped; that scaling is done here."""
+    threshold, v_reset = context.tensor(node.v_threshold), context.tensor(node.v_reset)
+    tau_syn, tau_mem = (np.asarray(t, np.float64) for t in (node.tau_syn, node.tau_mem))
+    dt = context.timing.dt
+    gain = context.tensor(np.asarray(node.r, np.float64) * node.w_in * dt / tau_syn)
+    cell = norse.LIFCell(
+        norse.LIFParameters(
+            tau_syn_inv=context.tensor(1 / tau_syn),
+            tau_mem_inv=context.tensor(1 / tau_mem),
+            v_leak=context.tensor(node.v_leak),
+            v_th=threshold,
+            v_reset=v_reset,
+        ),
+        dt=dt,
+    )
+    p = cell.p
+
+    def step(x: Tensor, state: Any) -> Emission:
+        arriving = gain * x
+        membrane = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + (state.i + arriving))
+        if context.timing.reset == "subtract":
+            # LIFCell has no reset method; its reset value may be any tensor.
+            cell.p = p._replace(v_reset=membrane - threshold)
+        spikes, state = cell(arriving, state)
+        return Emission(spikes, state, membrane)
+
+    def initial(batch: int) -> Any:
+        zeros = torch.zeros(batch, *context.shape, dtype=context.dtype)
+        return norse.LIFFeedForwardState(v=p.v_leak.expand(batch, *context.shape), i=zeros)
+
+    return Law(step, initial)
+
+
+@builds(nir.Threshold)
+def _threshold(node: nir.Threshold, context: Context) -> Law:
+    threshold = context.tensor(node.threshold)
+    return Law(lambda x, state: Emission(heaviside(x - threshold), membrane=x))
+
+
+@builds(nir.I)
+def _integrator(node: nir.I, context: Context) -> Law:
+    """Norse has no integrator without leak: plain torch."""
+    r = context.tensor(node.r)
+
+    def step(x: Tensor, v: Any) -> Emission:
+        membrane = v + r * x
+        return Emission(membrane, membrane)
+
+    return Law(step, lambda batch: torch.zeros(batch, *context.shape, dtype=context.dtype))
 
 
 @builds(nir.LI)

@@ -1,4 +1,4 @@
-"""LIF, IF and LI: the membranes, one explicit Euler step per timestep."""
+"""LIF, IF, CubaLIF, LI and I: the membranes, one explicit Euler step per timestep."""
 
 from __future__ import annotations
 
@@ -96,6 +96,47 @@ class IF(Primitive):
 
 
 @register
+class CubaLIF(Primitive):
+    """i += dt/tau_syn (-i + w_in x); v += dt/tau_mem ((v_leak - v) + r i); then as LIF.
+
+    i(0) = 0, V(0) = v_leak.
+    """
+
+    node_type = nir.CubaLIF
+    stateful = True
+    spiking = True
+
+    def output_shape(self, node: nir.CubaLIF, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        names = ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
+        parameters(node, names, input_shape)
+        positive(node, "tau_syn", "tau_mem")
+        return input_shape
+
+    def law(self, node: nir.CubaLIF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """An Euler step of the current, one of the membrane with that current, the threshold."""
+        decay = np.asarray(timing.dt / np.asarray(node.tau_syn, np.float64), dtype)
+        rate = np.asarray(timing.dt / np.asarray(node.tau_mem, np.float64), dtype)
+        w_in, r = np.asarray(node.w_in, dtype), np.asarray(node.r, dtype)
+        v_leak, v_reset = np.asarray(node.v_leak, dtype), np.asarray(node.v_reset, dtype)
+        threshold = np.asarray(node.v_threshold, dtype)
+
+        def step(x: Array, state: tuple[Array, Array]) -> Emission:
+            current, membrane = state
+            current = current + decay * (-current + w_in * x)
+            fired = fire(
+                membrane + rate * ((v_leak - membrane) + r * current),
+                threshold,
+                v_reset,
+                timing.reset,
+            )
+            return fired._replace(state=(current, fired.state))
+
+        at_rest = _start(node.v_leak, shape, dtype)
+        return Law(step, lambda batch: (np.zeros((batch, *shape), dtype), at_rest(batch)))
+
+
+@register
 class LI(Primitive):
     """v += dt/tau ((v_leak - v) + r x); the output is v. V(0) = v_leak."""
 
@@ -117,3 +158,26 @@ class LI(Primitive):
             return Emission(membrane, membrane)
 
         return Law(step, _start(node.v_leak, shape, dtype))
+
+
+@register
+class I(Primitive):  # noqa: E742 (NIR's name)
+    """v += r x (per step, not per second); the output is v. V(0) = 0."""
+
+    node_type = nir.I
+    stateful = True
+
+    def output_shape(self, node: nir.I, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        parameters(node, ("r",), input_shape)
+        return input_shape
+
+    def law(self, node: nir.I, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """One addition."""
+        r = np.asarray(node.r, dtype)
+
+        def step(x: Array, v: Array) -> Emission:
+            membrane = v + r * x
+            return Emission(membrane, membrane)
+
+        return Law(step, _start(np.zeros(shape), shape, dtype))
