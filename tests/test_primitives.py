@@ -73,6 +73,42 @@ def test_li_table() -> None:
     assert outputs.ravel() == pytest.approx([2.5, 1.75])
 
 
+def cuba(**values: float) -> nir.CubaLIF:
+    return nir.CubaLIF(**{name: np.array([value]) for name, value in values.items()})
+
+
+def test_cuba_lif_table() -> None:
+    # dt/tau_syn = 1/2, w_in 4: i = 2, 1, 0.5.  dt/tau_mem = 1/4, v_leak 0.2, r 0.5, V(0) = 0.2:
+    # v .2+(0+1)/4=.45   .45+(-.25+.5)/4=.5125 spike -> .1   .1+(.1+.25)/4=.1875
+    node = cuba(
+        tau_syn=2e-3, tau_mem=4e-3, r=0.5, v_leak=0.2, v_threshold=0.5, v_reset=0.1, w_in=4.0
+    )
+    outputs, membranes = run(node, series(1.0, 0.0, 0.0))
+    assert outputs.ravel().tolist() == [0, 1, 0]
+    assert np.ravel(membranes) == pytest.approx([0.45, 0.5125, 0.1875])
+
+
+def test_cuba_lif_subtracts_and_keeps_its_current() -> None:
+    # both dt/tau = 1: i = x, v = i; the current is not reset
+    node = cuba(
+        tau_syn=1e-3, tau_mem=1e-3, r=1.0, v_leak=0.0, v_threshold=0.5, v_reset=0.0, w_in=1.0
+    )
+    outputs, membranes = run(node, series(0.8, 0.1), reset="subtract")
+    assert outputs.ravel().tolist() == [1, 0]
+    assert np.ravel(membranes) == pytest.approx([0.8, 0.1])
+
+
+def test_integrator_table() -> None:
+    outputs, _ = run(nir.I(np.array([0.5])), series(1.0, 2.0, -4.0), dt=1e-5)
+    assert outputs.ravel() == pytest.approx([0.5, 1.5, -0.5])
+
+
+def test_threshold_is_strict_and_has_no_memory() -> None:
+    outputs, membranes = run(nir.Threshold(np.array([0.5])), series(0.5, 0.6, 0.5, 9.0))
+    assert outputs.ravel().tolist() == [0, 1, 0, 1]
+    assert np.ravel(membranes).tolist() == [0.5, 0.6, 0.5, 9.0]
+
+
 def test_delay_per_element() -> None:
     node = nir.Delay(np.array([0.0, 1e-3, 2.4e-3, 9.0]))  # 0, 1, 2 and beyond the end
     inputs = np.arange(1, 5, dtype=float).repeat(4).reshape(4, 1, 4)
@@ -154,6 +190,13 @@ def test_flatten(start: int, end: int, shape: tuple[int, ...]) -> None:
         (lif((2,)), (3,), "tau has shape"),
         (lif(tau=0.0), (1,), "tau must be above 0"),
         (nir.LI(-np.ones(1), np.ones(1), np.ones(1)), (1,), "tau must be above 0"),
+        (nir.I(np.ones(2)), (1,), "r has shape"),
+        (nir.Threshold(np.ones(2)), (1,), "threshold has shape"),
+        (
+            cuba(tau_syn=0.0, tau_mem=1.0, r=1.0, v_leak=0.0, v_threshold=1.0),
+            (1,),
+            "tau_syn must be above 0",
+        ),
         (nir.IF(np.ones(2), np.ones(2), np.ones(2)), (1,), "r has shape"),
         (nir.Flatten({"input": np.array([2, 3])}, 1, 5), (2, 3), "do not name a range"),
         (nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])), (4,), "channels"),
@@ -172,5 +215,5 @@ def test_misfits_are_refused(node: nir.NIRNode, shape: tuple[int, ...], problem:
 
 
 def test_unknown_primitive() -> None:
-    with pytest.raises(GraphError, match="Threshold is not supported; supported are"):
-        primitive_of(nir.Threshold(np.ones(1)))
+    with pytest.raises(GraphError, match="CubaLI is not supported; supported are"):
+        primitive_of(nir.CubaLI(*np.ones((4, 1))))

@@ -17,7 +17,7 @@ from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
-from msg_deploy.sim.norse import Norse
+from msg_deploy.sim.norse import BUILDERS, Norse
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import FloatArray, Trace, simulator, simulators
 from msg_deploy.sim.torch_core import TorchCore
@@ -111,6 +111,44 @@ def test_norse_on_every_parameter(
     norse_agrees(deployment, random.normal(size=(12, 5, 3)))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    tau=st.floats(1e-3, 0.1),
+    tau_syn=st.floats(1e-3, 0.1),
+    v_leak=values,
+    v_reset=values,
+    reset=st.sampled_from(["zero", "subtract"]),
+    seed=st.integers(0, 10**6),
+)
+def test_norse_on_currents_and_feedback(
+    tau: float, tau_syn: float, v_leak: float, v_reset: float, reset: Any, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    neuron = nir.CubaLIF(
+        tau_syn=np.full(4, tau_syn),
+        tau_mem=np.full(4, tau),
+        r=random.uniform(1, 9, 4),
+        v_leak=np.full(4, v_leak),
+        v_threshold=random.uniform(0.2, 1, 4),
+        v_reset=np.full(4, v_reset),
+        w_in=random.uniform(1, 9, 4),
+    )
+    deployment = chain(
+        nir.Linear(random.normal(size=(4, 3))),
+        neuron,
+        nir.Affine(random.normal(size=(4, 4)), np.ones(4)),
+        nir.I(random.normal(size=4)),
+        nir.Threshold(random.normal(size=4)),
+        nir.Scale(-random.uniform(0, 1, 4)),
+        inputs=[3],
+        outputs=[4],
+        edges=[("n2", "n1"), ("n5", "n3")],
+        steps=12,
+        reset=reset,
+    )
+    norse_agrees(deployment, random.normal(size=(12, 5, 3)))
+
+
 def test_norse_on_pooling_and_convolution() -> None:
     random = np.random.default_rng(0)
     two = np.array([2, 2])
@@ -182,7 +220,8 @@ def test_wrong_input_shape() -> None:
             Reference().run(deployment, np.zeros(shape))
 
 
-def test_unmapped_nodes_are_named() -> None:
+def test_unmapped_nodes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(BUILDERS, nir.Threshold)
     deployment = chain(nir.Threshold(np.ones(1)), inputs=[1], outputs=[1])
     assert Norse().unsupported(deployment) == ["node 'n0': Threshold is not mapped to Norse"]
 
