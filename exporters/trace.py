@@ -54,16 +54,19 @@ def trace(
     input_spec: InputSpec | None = None,
     dt: float | None = None,
     provenance: Provenance | None = None,
+    steps: int | None = None,
 ) -> Deployment:
     """The NIR graph of a module in evaluation mode, with TWO left to the host.
 
     Args:
         module: a SpikingNetwork or a ForeignNetwork, which bring everything else along, or any
             nn.Module made of supported layers that maps (T*B, *input shape) to (T*B, C), or to
-            (B, C) by a TWO layer at its end.
+            (B, C) by a TWO layer at its end. Neurons of Norse, snnTorch and spikingjelly do not
+            know how many steps there are, so `steps` is needed with them.
         input_spec: what a sample looks like.
         dt: length of a timestep in seconds, 1e-3 unless given.
         provenance: data set and class names.
+        steps: number of timesteps T, for a module of another framework.
 
     Returns:
         A checked deployment. Weights keep their dtype; those with a BatchNorm folded in, and all
@@ -72,6 +75,8 @@ def trace(
     Raises:
         TraceError: naming the layer that has no counterpart.
     """
+    if isinstance(module, nn.Module) and input_spec and steps is not None and adapters(module):
+        module = ForeignNetwork(module, input_spec, steps, dt)
     body: nn.Module
     readout: TWO | None
     if isinstance(module, SpikingNetwork):
@@ -87,7 +92,7 @@ def trace(
         if adapters(module):
             raise TraceError(
                 "has neurons of another framework, which do not say how many steps there are; "
-                "wrap it: ForeignNetwork(module, input_spec, steps)."
+                "give steps=, or wrap it: ForeignNetwork(module, input_spec, steps)."
             )
         body, readout, timing = module, None, timing_of(module, 1e-3 if dt is None else dt)
     dtypes = [p.dtype for p in body.parameters() if p.is_floating_point()]

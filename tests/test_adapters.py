@@ -446,9 +446,10 @@ def test_what_cannot_be_expressed_is_refused(make: Make, problem: str) -> None:
         trace(ForeignNetwork(alone(make), SPEC, STEPS))
 
 
-def test_a_plain_module_of_another_framework_needs_wrapping() -> None:
+def test_a_plain_module_of_another_framework_needs_its_steps() -> None:
     with pytest.raises(TraceError, match="ForeignNetwork"):
         trace(between(NORSE["LIFBox"]), SPEC)
+    assert trace(between(NORSE["LIFBox"]), SPEC, steps=STEPS).timing.steps == STEPS
 
 
 def test_a_forward_pass_that_fails_is_an_error_of_usage() -> None:
