@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from msg_deploy.deployment import Deployment, Shape, Timing
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision, ResetMode
-from msg_deploy.primitives import Emission, Law, pair, stateless
-from msg_deploy.primitives.conv2d import conv_padding
+from msg_deploy.primitives import Emission, Law, integers, pair, stateless
+from msg_deploy.primitives.convolution import conv_padding
 from msg_deploy.primitives.delay import delay_steps
 from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, register
 from msg_deploy.sim.stepper import Backend, run
@@ -115,17 +115,26 @@ def _scale(node: nir.Scale, context: Context) -> Law:
     return stateless(lambda x: x * scale)
 
 
+@builds(nir.Conv1d)
+def _conv1d(node: nir.Conv1d, context: Context) -> Law:
+    return _convolution(node, context, 1, nn.functional.conv1d)
+
+
 @builds(nir.Conv2d)
 def _conv2d(node: nir.Conv2d, context: Context) -> Law:
+    return _convolution(node, context, 2, nn.functional.conv2d)
+
+
+def _convolution(node: Any, context: Context, axes: int, function: Callable[..., Any]) -> Law:
     weight, bias = context.tensor(node.weight), context.tensor(node.bias)
-    (top, bottom), (left, right) = conv_padding(node)
-    stride, dilation = pair(node, "stride", 1), pair(node, "dilation", 1)
+    stride = integers(node, "stride", 1, axes)
+    dilation = integers(node, "dilation", 1, axes)
+    # torch pads the last axis first.
+    padding = [n for both in reversed(conv_padding(node, axes)) for n in both]
 
     def convolve(x: Any) -> Any:
-        padded = nn.functional.pad(x, (left, right, top, bottom))
-        return nn.functional.conv2d(
-            padded, weight, bias, stride, dilation=dilation, groups=int(node.groups)
-        )
+        padded = nn.functional.pad(x, padding)
+        return function(padded, weight, bias, stride, 0, dilation, int(node.groups))
 
     return stateless(convolve)
 
@@ -251,6 +260,32 @@ def _cuba_lif(node: nir.CubaLIF, context: Context) -> Law:
     def initial(batch: int) -> Any:
         zeros = torch.zeros(batch, *context.shape, dtype=context.dtype)
         return norse.LIFFeedForwardState(v=p.v_leak.expand(batch, *context.shape), i=zeros)
+
+    return Law(step, initial)
+
+
+@builds(nir.CubaLI)
+def _cuba_li(node: nir.CubaLI, context: Context) -> Law:
+    """LICell, whose current takes the input undamped; that scaling is done here."""
+    tau_syn, tau_mem = (np.asarray(t, np.float64) for t in (node.tau_syn, node.tau_mem))
+    dt = context.timing.dt
+    gain = context.tensor(np.asarray(node.r, np.float64) * node.w_in * dt / tau_syn)
+    v_leak = context.tensor(node.v_leak)
+    cell = norse.LICell(
+        norse.LIParameters(
+            tau_syn_inv=context.tensor(1 / tau_syn),
+            tau_mem_inv=context.tensor(1 / tau_mem),
+            v_leak=v_leak,
+        ),
+        dt=dt,
+    )
+
+    def step(x: Tensor, state: Any) -> Emission:
+        return Emission(*cell(gain * x, state))
+
+    def initial(batch: int) -> Any:
+        zeros = torch.zeros(batch, *context.shape, dtype=context.dtype)
+        return norse.LIState(v=v_leak.expand(batch, *context.shape), i=zeros)
 
     return Law(step, initial)
 

@@ -98,6 +98,14 @@ def test_cuba_lif_subtracts_and_keeps_its_current() -> None:
     assert np.ravel(membranes) == pytest.approx([0.8, 0.1])
 
 
+def test_cuba_li_is_cuba_lif_without_a_threshold() -> None:
+    values = {"tau_syn": 2e-3, "tau_mem": 4e-3, "r": 0.5, "v_leak": 0.2, "w_in": 4.0}
+    node = nir.CubaLI(**{name: np.array([value]) for name, value in values.items()})
+    outputs, _ = run(node, series(1.0, 0.0, 0.0))
+    # as in the table above, but from .5125: .5125+(-.3125+.25)/4=.496875
+    assert outputs.ravel() == pytest.approx([0.45, 0.5125, 0.496875])
+
+
 def test_integrator_table() -> None:
     outputs, _ = run(nir.I(np.array([0.5])), series(1.0, 2.0, -4.0), dt=1e-5)
     assert outputs.ravel() == pytest.approx([0.5, 1.5, -0.5])
@@ -153,6 +161,28 @@ def test_conv2d_is_torchs(
         padding,
         dilation,
         groups,
+    )
+    np.testing.assert_allclose(run(node, x)[0][0], expected.numpy(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+@given(
+    groups=st.sampled_from([1, 2]),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.one_of(st.integers(0, 2), st.sampled_from(["same", "valid"])),
+    dilation=st.integers(1, 2),
+)
+def test_conv1d_is_torchs(
+    groups: int, kernel: int, stride: int, padding: Any, dilation: int
+) -> None:
+    random = np.random.default_rng(kernel)
+    stride = 1 if padding == "same" else stride
+    weight, bias = random.normal(size=(4, 4 // groups, kernel)), random.normal(size=4)
+    x = random.normal(size=(1, 2, 4, 9))
+    node = nir.Conv1d(None, weight, stride, padding, dilation, groups, bias)
+    expected = functional.conv1d(
+        *map(torch.from_numpy, (x[0], weight, bias)), stride, padding, dilation, groups
     )
     np.testing.assert_allclose(run(node, x)[0][0], expected.numpy(), atol=1e-12)
 
@@ -215,5 +245,5 @@ def test_misfits_are_refused(node: nir.NIRNode, shape: tuple[int, ...], problem:
 
 
 def test_unknown_primitive() -> None:
-    with pytest.raises(GraphError, match="CubaLI is not supported; supported are"):
-        primitive_of(nir.CubaLI(*np.ones((4, 1))))
+    with pytest.raises(GraphError, match="NIRGraph is not supported; supported are"):
+        primitive_of(nir.NIRGraph({}, [], type_check=False))

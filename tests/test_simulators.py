@@ -140,6 +140,7 @@ def test_norse_on_currents_and_feedback(
         nir.I(random.normal(size=4)),
         nir.Threshold(random.normal(size=4)),
         nir.Scale(-random.uniform(0, 1, 4)),
+        nir.CubaLI(*random.uniform(2e-3, 9e-3, (2, 4)), *random.normal(size=(3, 4))),
         inputs=[3],
         outputs=[4],
         edges=[("n2", "n1"), ("n5", "n3")],

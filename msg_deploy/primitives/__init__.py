@@ -141,10 +141,16 @@ def rank(input_shape: Shape, expected: int, layout: str) -> None:
         raise GraphError(f"expects input {layout}, not shape {input_shape}.")
 
 
+def integers(node: Any, name: str, minimum: int, count: int) -> tuple[int, ...]:
+    """A field that is one integer for all axes or one for each, as one for each."""
+    value = np.asarray(getattr(node, name))
+    if value.size not in (1, count) or value.dtype.kind not in "iu" or np.any(value < minimum):
+        numbers = "one integer" if count == 1 else f"one or {count} integers"
+        raise GraphError(f"{name} must be {numbers} of at least {minimum}, not {value}.")
+    return tuple(int(n) for n in np.broadcast_to(value.ravel(), (count,)))
+
+
 def pair(node: Any, name: str, minimum: int) -> tuple[int, int]:
     """A field that is an integer or a pair of integers (height, width), as a pair."""
-    value = np.asarray(getattr(node, name))
-    if value.size not in (1, 2) or value.dtype.kind not in "iu" or np.any(value < minimum):
-        raise GraphError(f"{name} must be one or two integers of at least {minimum}, not {value}.")
-    both = np.broadcast_to(value.ravel(), (2,))
-    return int(both[0]), int(both[1])
+    height, width = integers(node, name, minimum, 2)
+    return height, width

@@ -1,4 +1,4 @@
-"""LIF, IF, CubaLIF, LI and I: the membranes, one explicit Euler step per timestep."""
+"""LIF, IF, CubaLIF, LI, CubaLI and I: the membranes, one explicit Euler step per timestep."""
 
 from __future__ import annotations
 
@@ -115,25 +115,60 @@ class CubaLIF(Primitive):
 
     def law(self, node: nir.CubaLIF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """An Euler step of the current, one of the membrane with that current, the threshold."""
-        decay = np.asarray(timing.dt / np.asarray(node.tau_syn, np.float64), dtype)
-        rate = np.asarray(timing.dt / np.asarray(node.tau_mem, np.float64), dtype)
-        w_in, r = np.asarray(node.w_in, dtype), np.asarray(node.r, dtype)
-        v_leak, v_reset = np.asarray(node.v_leak, dtype), np.asarray(node.v_reset, dtype)
-        threshold = np.asarray(node.v_threshold, dtype)
+        integrate, initial = _current_based(node, timing, shape, dtype)
+        threshold, v_reset = np.asarray(node.v_threshold, dtype), np.asarray(node.v_reset, dtype)
 
         def step(x: Array, state: tuple[Array, Array]) -> Emission:
-            current, membrane = state
-            current = current + decay * (-current + w_in * x)
-            fired = fire(
-                membrane + rate * ((v_leak - membrane) + r * current),
-                threshold,
-                v_reset,
-                timing.reset,
-            )
+            current, membrane = integrate(x, state)
+            fired = fire(membrane, threshold, v_reset, timing.reset)
             return fired._replace(state=(current, fired.state))
 
-        at_rest = _start(node.v_leak, shape, dtype)
-        return Law(step, lambda batch: (np.zeros((batch, *shape), dtype), at_rest(batch)))
+        return Law(step, initial)
+
+
+@register
+class CubaLI(Primitive):
+    """i += dt/tau_syn (-i + w_in x); v += dt/tau_mem ((v_leak - v) + r i); the output is v.
+
+    i(0) = 0, V(0) = v_leak.
+    """
+
+    node_type = nir.CubaLI
+    stateful = True
+
+    def output_shape(self, node: nir.CubaLI, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        parameters(node, ("tau_syn", "tau_mem", "r", "v_leak", "w_in"), input_shape)
+        positive(node, "tau_syn", "tau_mem")
+        return input_shape
+
+    def law(self, node: nir.CubaLI, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
+        """An Euler step of the current, one of the membrane with that current."""
+        integrate, initial = _current_based(node, timing, shape, dtype)
+
+        def step(x: Array, state: tuple[Array, Array]) -> Emission:
+            current, membrane = integrate(x, state)
+            return Emission(membrane, (current, membrane))
+
+        return Law(step, initial)
+
+
+def _current_based(
+    node: Any, timing: Timing, shape: Shape, dtype: npt.DTypeLike
+) -> tuple[Callable[[Array, Any], tuple[Array, Array]], Callable[[int], Any]]:
+    """(input, (current, membrane)) -> both one step later, before any reset; and the start."""
+    decay = np.asarray(timing.dt / np.asarray(node.tau_syn, np.float64), dtype)
+    rate = np.asarray(timing.dt / np.asarray(node.tau_mem, np.float64), dtype)
+    w_in, r = np.asarray(node.w_in, dtype), np.asarray(node.r, dtype)
+    v_leak = np.asarray(node.v_leak, dtype)
+    at_rest = _start(node.v_leak, shape, dtype)
+
+    def integrate(x: Array, state: Any) -> tuple[Array, Array]:
+        current, membrane = state
+        current = current + decay * (-current + w_in * x)
+        return current, membrane + rate * ((v_leak - membrane) + r * current)
+
+    return integrate, lambda batch: (np.zeros((batch, *shape), dtype), at_rest(batch))
 
 
 @register

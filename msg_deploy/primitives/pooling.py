@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.primitives import Array, Law, Primitive, pair, rank, register, stateless
-from msg_deploy.primitives.conv2d import window_count
+from msg_deploy.primitives.convolution import window_count
 
 
 class _Pool(Primitive):
