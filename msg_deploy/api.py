@@ -17,11 +17,11 @@ from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.adapters import ForeignNetwork
-from msg_deploy.exporters.fold import fold_two
+from msg_deploy.exporters.fold import FoldEffect, cheapest, fold_effect, fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.graph import plan
 from msg_deploy.networks import SpikingNetwork, encode
-from msg_deploy.options import Fold, Precision
+from msg_deploy.options import FoldChoice, Precision
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.compare import (
     TOLERANCE,
@@ -86,13 +86,17 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
     raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; .pt and .nir are read.")
 
 
-def export(model: Model, path: str | Path, fold: Fold = "delay") -> Deployment:
+def export(
+    model: Model, path: str | Path, fold: FoldChoice = "delay", tolerance: float = 1e-4
+) -> Deployment:
     """Write a model as .nir with TWO folded in.
 
     Args:
         model: to export.
         path: .nir file to write.
-        fold: folding of TWO, "delay" or "host". A model without TWO is written as it is.
+        fold: folding of TWO: "delay", "bank", "leak" or "host", or "auto": the cheapest in the
+            graph whose error is within the tolerance. A model without TWO is written as it is.
+        tolerance: for "auto", largest error of f as a share of the largest |f|.
 
     Returns:
         The deployment as written.
@@ -102,10 +106,50 @@ def export(model: Model, path: str | Path, fold: Fold = "delay") -> Deployment:
         TraceError: a layer has no counterpart in NIR.
     """
     deployment = open_model(model).deployment
-    if deployment.readout and deployment.readout.fold != fold:
-        deployment = fold_two(deployment, fold)
+    if deployment.readout:
+        if fold == "auto":
+            deployment = cheapest(deployment, tolerance)
+        elif deployment.readout.fold != fold:
+            deployment = fold_two(deployment, fold)
     nir_file.write(deployment, path)
     return deployment
+
+
+def measure_fold(
+    model: Model,
+    folded: Deployment,
+    data: str | FloatArray | None = None,
+    samples: int | None = 100,
+    random: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> FoldEffect:
+    """What a folding does to scores and decisions, in float32.
+
+    Args:
+        model: what was exported, with its readout unfolded.
+        folded: as `export` returned it.
+        data: as in `check`.
+        samples: use at most this many samples of the data.
+        random: number of random samples in addition.
+        options: as in `check`.
+
+    Raises:
+        UsageError: there is no data, or no TWO readout.
+    """
+    subject = open_model(model)
+    stimulus = _stimulus(subject.deployment, data, samples, random, 0, options or {})
+    mine = subject.own or simulator("reference")
+    spec, timing = subject.deployment.input, subject.deployment.timing
+    size = _batch_size(subject.deployment)
+    currents = [
+        mine.run(
+            subject.deployment,
+            encode(torch.from_numpy(stimulus[i : i + size]), spec, timing.steps).numpy(),
+            "float32",
+        ).currents
+        for i in range(0, len(stimulus), size)
+    ]
+    return fold_effect(folded, np.concatenate(currents, axis=1))
 
 
 def check(
@@ -228,6 +272,8 @@ def _run(
 ) -> tuple[Comparison, ...]:
     mine = left.own or simulator("reference")
     known = layout(left.deployment)
+    readouts = (left.deployment.readout, right.deployment.readout)
+    fold = sum(readout.error for readout in readouts if readout)
     gaps = {e.name: tuple(e.unsupported(right.deployment)) for e in engines}
     parts: dict[str, list[Comparison]] = {
         name: [Comparison(mine.name, name, missing=gap)] for name, gap in gaps.items() if gap
@@ -241,7 +287,7 @@ def _run(
         for engine in engines:
             if not gaps[engine.name]:
                 found = engine.run(right.deployment, inputs, precision)
-                compared = compare(expected, found, known, TOLERANCE[precision], start)
+                compared = compare(expected, found, known, TOLERANCE[precision], start, fold)
                 parts.setdefault(engine.name, []).append(compared)
         on_batch(min(start + size, len(stimulus)), len(stimulus))
     return tuple(merge_all(parts[engine.name]) for engine in engines)

@@ -17,7 +17,7 @@ from msg_deploy.errors import MsgDeployError, UsageError
 from msg_deploy.options import (
     Augment,
     Broken,
-    Fold,
+    FoldChoice,
     Format,
     Loss,
     Norm,
@@ -31,6 +31,7 @@ from msg_deploy.options import (
 if TYPE_CHECKING:
     from msg_deploy.config import Config
     from msg_deploy.data import Dataset
+    from msg_deploy.exporters.fold import FoldEffect
     from msg_deploy.exporters.nir import ForeignTiming
     from msg_deploy.networks import SpikingNetwork
     from msg_deploy.sim.compare import Verdict
@@ -384,12 +385,23 @@ def export(
         Path | None, typer.Option("--output", "-o", help="File to write. [default: MODEL.nir]")
     ] = None,
     two_fold: Annotated[
-        Fold,
+        FoldChoice,
         typer.Option(
-            help="How TWO is folded: delay (exact, in the graph) or host (per-step outputs, the "
-            "weights in the metadata).",
+            help="How TWO is folded: delay (exact, in the graph), bank (LI and Linear only), leak "
+            "(one LI per class, approximate), host (per-step outputs, the weights in the "
+            "metadata), or auto (the cheapest in the graph within --fold-tolerance).",
         ),
     ] = "delay",
+    fold_tolerance: Annotated[
+        float, typer.Option(min=0, help="For auto: error of f, as a share of the largest f.")
+    ] = 1e-4,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Held-out samples on which the folding is measured, if the data are found."
+        ),
+    ] = 100,
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint with the TWO weights folded in.
@@ -399,14 +411,31 @@ def export(
     from msg_deploy import api, console
 
     target = output or model.with_suffix(f".{to}")
-    deployment = api.export(model, target, two_fold)
+    deployment = api.export(model, target, two_fold, fold_tolerance)
     readout = deployment.readout
+    effect: FoldEffect | None = None
+    problem = ""
+    if readout and samples:
+        try:
+            options = _set({"directory": data_dir})
+            effect = api.measure_fold(model, deployment, samples=samples, options=options)
+        except MsgDeployError as error:
+            problem = str(error)
     if as_json:
-        console.print_json({"file": str(target), **console.deployment_as_data(deployment)})
+        measured = effect and vars(effect)
+        data = console.deployment_as_data(deployment)
+        console.print_json({"file": str(target), "fold_effect": measured, **data})
         return
     print(f"wrote {target}: {len(deployment.graph.nodes)} nodes")
     if readout:
         print(f"TWO folded by {readout.fold}, largest error of f {readout.error:.1e}")
+    if effect:
+        print(
+            f"  on {effect.samples} held-out samples: {effect.flips} decisions changed, largest "
+            f"error of scores {effect.error:.1e} of {effect.scale:.2g}"
+        )
+    elif problem:
+        print(f"  not measured on data: {problem}")
 
 
 @app.command(name="equivalence-check")

@@ -86,6 +86,11 @@ def _layers(comparison: Comparison) -> Table:
 
 def _describe(d: Difference) -> str:
     where = f"in {d.node}"
+    if d.quantity == "decision":
+        return (
+            f"in the decision on sample {d.sample}: the score of class {d.neuron[0]}, the largest "
+            f"on the left, is {d.a:.9g} against {d.b:.9g}"
+        )
     if d.quantity != "score":
         where += f" at step {d.step},"
     where += f" sample {d.sample}, neuron {list(d.neuron)}"

@@ -97,8 +97,9 @@ class Readout:
     Attributes:
         weights: f, one per timestep.
         source: node whose output is the current I_L of the output layer.
-        fold: "delay" (Delay and Scale branches in the graph; the output is y at the last step) or
-            "host" (the graph's output is I_L at each step and the host applies f).
+        fold: in the graph, whose output at the last step is y: "delay" (Delay and Scale branches),
+            "bank" (LI and Linear) or "leak" (one LI per class); or "host" (the graph's output is
+            I_L at each step and the host applies f).
         error: largest absolute error of the realized f, as measured at export.
     """
 

@@ -6,8 +6,10 @@ from typing import Literal
 
 ResetMode = Literal["zero", "subtract"]
 """The membrane after a spike: v_reset, or what it was minus the threshold."""
-Fold = Literal["delay", "host"]
+Fold = Literal["delay", "bank", "leak", "host"]
 """How TWO is folded into an exported graph."""
+FoldChoice = Literal["delay", "bank", "leak", "host", "auto"]
+"""The same, or the cheapest within a tolerance."""
 Encoding = Literal["direct", "frames"]
 """How a sample becomes T timesteps: repeated, or one frame each."""
 Where = Literal["weight", "surrogate"]

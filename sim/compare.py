@@ -38,7 +38,7 @@ class Kind(StrEnum):
     INCOMPARABLE = "INCOMPARABLE"
 
 
-Quantity = Literal["spike", "membrane", "current", "score"]
+Quantity = Literal["spike", "membrane", "current", "score", "decision"]
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,12 @@ def layout(deployment: Deployment) -> Layout:
 
 
 def compare(
-    a: Trace, b: Trace, known: Layout, tolerance: float, first_sample: int = 0
+    a: Trace,
+    b: Trace,
+    known: Layout,
+    tolerance: float,
+    first_sample: int = 0,
+    fold_error: float = 0.0,
 ) -> Comparison:
     """Compare two traces of the same inputs.
 
@@ -240,6 +245,8 @@ def compare(
         known: the layout of the left side's graph.
         tolerance: relative, see `TOLERANCE`.
         first_sample: index of the traces' first sample in the whole run.
+        fold_error: stated error of f by the foldings of both sides. Scores may differ by as much
+            as it explains, decisions may not.
     """
     missing = _missing(a, b)
     if missing:
@@ -253,7 +260,12 @@ def compare(
         if node == known.source:
             differences += _values(a.currents, b.currents, node, rank, "current", tolerance)
     rank = len(known.order)
-    differences += _values(a.scores[None], b.scores[None], READOUT, rank, "score", tolerance)
+    explained = fold_error * float(np.abs(a.currents).sum(axis=0).max(initial=0.0))
+    differences += _values(
+        a.scores[None], b.scores[None], READOUT, rank, "score", tolerance, explained
+    )
+    if fold_error:
+        differences += _flipped(a, b, rank)
     first = min(differences, key=lambda d: d._key, default=None)
     return Comparison(
         a=a.simulator,
@@ -428,12 +440,29 @@ def _spiking(
     ]
 
 
+def _flipped(a: Trace, b: Trace, rank: int) -> list[Difference]:
+    """The first sample that the two sides decide differently."""
+    samples = np.flatnonzero(a.decisions != b.decisions)
+    if not len(samples):
+        return []
+    sample = int(samples[0])
+    chosen = int(a.decisions[sample])
+    scores = (float(trace.scores[sample].ravel()[chosen]) for trace in (a, b))
+    return [Difference(READOUT, rank, "decision", 0, sample, (chosen,), *scores)]
+
+
 def _values(
-    a: FloatArray, b: FloatArray, node: str, rank: int, quantity: Quantity, tolerance: float
+    a: FloatArray,
+    b: FloatArray,
+    node: str,
+    rank: int,
+    quantity: Quantity,
+    tolerance: float,
+    explained: float = 0.0,
 ) -> list[Difference]:
     if a.shape != b.shape:
         return []
-    unequal = _apart(a, b, tolerance)
+    unequal = _apart(a, b, tolerance, explained)
     if not len(unequal):
         return []
     place = tuple(int(i) for i in unequal[0])
@@ -445,12 +474,14 @@ def _values(
     ]
 
 
-def _apart(a: FloatArray, b: FloatArray, tolerance: float) -> npt.NDArray[np.int64]:
+def _apart(
+    a: FloatArray, b: FloatArray, tolerance: float, explained: float = 0.0
+) -> npt.NDArray[np.int64]:
     """Indices where a and b differ by more than rounding; NaN differs from everything."""
     finite = a[np.isfinite(a)]
     scale = max(1.0, float(np.max(np.abs(finite), initial=0.0)))
     with np.errstate(invalid="ignore", over="ignore"):
-        close = (a == b) | (np.abs(a - b) <= tolerance * scale)
+        close = (a == b) | (np.abs(a - b) <= tolerance * scale + explained)
     return np.argwhere(~close)
 
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from msg_deploy import api
+from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
-from msg_deploy.exporters.fold import fold_two, realized_weights
+from msg_deploy.exporters.fold import cheapest, fold_effect, fold_two, realized_weights
 from msg_deploy.exporters.trace import trace
 from msg_deploy.graph import plan
+from msg_deploy.sim.norse import Norse
 from msg_deploy.sim.reference import Reference
 from tests.helpers import chain, random_network, samples
 
@@ -73,3 +79,90 @@ def test_refusals() -> None:
         fold_two(dataclasses.replace(per_step, readout=None), "delay")
     with pytest.raises(UsageError, match="no TWO readout"):
         realized_weights(chain(nir.Scale(np.ones(1)), inputs=[1], outputs=[1]))
+
+
+def with_weights(*weights: float) -> Deployment:
+    """A random network whose TWO has these weights."""
+    per_step = trace(random_network(steps=len(weights)))
+    assert per_step.readout is not None
+    return dataclasses.replace(
+        per_step, readout=dataclasses.replace(per_step.readout, weights=weights)
+    )
+
+
+def error_of(deployment: Deployment) -> float:
+    assert deployment.readout is not None
+    return deployment.readout.error
+
+
+@given(
+    f=st.lists(st.floats(0.01, 1), min_size=1, max_size=9),
+    fold=st.sampled_from(["delay", "bank", "leak"]),
+)
+@settings(deadline=None, max_examples=25)
+def test_every_folding_states_its_error(f: list[float], fold: Any) -> None:
+    folded = fold_two(with_weights(*f), fold)
+    for precision in ("float64", "float32"):
+        realized = realized_weights(folded, precision)  # type: ignore[arg-type]
+        assert np.abs(realized - f).max() <= error_of(folded) + 1e-7
+    currents = np.random.default_rng(0).normal(size=(len(f), 20, 10))
+    effect = fold_effect(folded, currents, "float64")
+    assert effect.error <= np.abs(currents).sum(axis=0).max() * error_of(folded) + 1e-12
+    assert effect.samples == 20
+
+
+def test_leak_by_hand() -> None:
+    # f = g a^(T-1-t) exactly, with a = 1/2: one LI with dt/tau = 1/2
+    folded = fold_two(with_weights(0.1, 0.2, 0.4), "leak")
+    node = folded.graph.nodes["readout.leak"]
+    assert 1e-3 / node.tau == pytest.approx(0.5, abs=1e-3)
+    assert node.r == pytest.approx(0.8, abs=3e-3)
+    assert error_of(folded) < 1e-3
+    assert folded.graph.edges[-1] == ("readout.leak", "output")
+
+
+def test_bank_is_exact_for_four_steps() -> None:
+    folded = fold_two(with_weights(0.1, 0.5, 0.2, 0.3), "bank")
+    assert error_of(folded) < 1e-6
+    added = [type(n) for name, n in folded.graph.nodes.items() if name.startswith("readout.")]
+    assert added == [nir.Linear, nir.LI, nir.Linear]
+    assert np.all(folded.graph.nodes["readout.decay"].tau >= 1e-3)
+
+
+def test_auto_takes_the_cheapest_within_the_tolerance() -> None:
+    deployment = with_weights(0.1, 0.5, 0.2, 0.3)
+    chosen = [cheapest(deployment, t).readout for t in (0.9, 1e-3, 0.0)]
+    assert [r and r.fold for r in chosen] == ["leak", "bank", "delay"]
+
+
+def test_norse_runs_every_folding() -> None:
+    inputs = np.broadcast_to(samples(4), (4, 4, 1, 8, 8))
+    for fold in ("bank", "leak"):
+        folded = fold_two(with_weights(0.1, 0.5, 0.2, 0.3), fold)  # type: ignore[arg-type]
+        expected, found = (s.run(folded, inputs) for s in (Reference(), Norse()))
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-10)
+
+
+def test_a_check_allows_what_the_folding_states_and_no_flip() -> None:
+    deployment = with_weights(0.1, 0.5, 0.2, 0.3)
+    folded = fold_two(deployment, "leak")
+    verdict = api.check(deployment, folded, samples(64))
+    comparison = verdict.comparisons[0]
+    assert comparison.mismatches == 0
+    assert comparison.score_difference > 1e-3
+    if comparison.flips:
+        assert comparison.first is not None
+        assert comparison.first.quantity == "decision"
+    assert bool(verdict) == (comparison.flips == 0)
+    assert folded.readout is not None
+    lying = dataclasses.replace(folded, readout=dataclasses.replace(folded.readout, error=1e-9))
+    first = api.check(deployment, lying, samples(64)).comparisons[0].first
+    assert first is not None
+    assert first.quantity == "score"
+
+
+def test_flips_are_counted() -> None:
+    folded = fold_two(with_weights(0.0, 1.0), "delay")
+    folded.graph.nodes["readout.scale_0"] = nir.Scale(np.full(10, -1.0))
+    currents = np.random.default_rng(0).normal(size=(2, 50, 10))
+    assert fold_effect(folded, currents).flips > 40

@@ -44,3 +44,10 @@ def test_ablation_benchmark(tmp_path: Path) -> None:
     kept = output.read_text()
     assert shown == run("benchmarks/ablation.py", *map(str, arguments))
     assert output.read_text() == kept
+
+
+def test_foldings_benchmark(trained_file: Path) -> None:
+    shown = run("benchmarks/foldings.py", str(trained_file), "--samples", "20")
+    for name in ("delay", "bank", "leak", "host"):
+        assert f"| {name} |" in shown
+    assert "| 0 of 20 |" in shown
