@@ -115,6 +115,8 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell starts background jobs, such as this suite may be, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     state = tmp_path / "model.pt.resume"
     while not state.exists() and process.poll() is None:
