@@ -30,6 +30,8 @@ from msg_deploy.deployment import (
     metadata_to_json,
 )
 from msg_deploy.errors import FileError, GraphError, reason
+from msg_deploy.exporters.inline import inline
+from msg_deploy.exporters.legacy import completed, spread
 from msg_deploy.files import replacing
 from msg_deploy.graph import plan
 from msg_deploy.options import ResetMode
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 8 * 2**30
 MAX_NODES = 100_000
 MAX_DEPTH = 16
+WITH_RESET = ("IF", "LIF", "CubaLIF")
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
     path = Path(path)
     content = _read_hdf5(path)
     try:
-        graph = _graph(content)
+        assumed: list[str] = []
+        graph, made = completed(inline(_graph(content, assumed)))
+        for sentence in (*assumed, *made):
+            logger.warning("%s: %s.", path, sentence)
         known = plan(graph)
         shape = declared_shape(graph.nodes[known.input])
         metadata = _metadata(path, graph, shape, foreign or ForeignTiming())
@@ -208,18 +214,21 @@ def _load(group: h5py.Group) -> dict[str, Any]:
     return content
 
 
-def _graph(content: dict[str, Any]) -> nir.NIRGraph:
+def _graph(content: dict[str, Any], assumed: list[str], place: str = "node") -> nir.NIRGraph:
     if content.get("type") != "NIRGraph":
-        raise GraphError(f"node/type is {content.get('type')!r}; it must be NIRGraph.")
+        raise GraphError(f"{place}/type is {content.get('type')!r}; it must be NIRGraph.")
     for field in ("nodes", "edges"):
         if field not in content:
-            raise GraphError(f"node/{field} is missing.")
+            raise GraphError(f"{place}/{field} is missing.")
     if not isinstance(content["nodes"], dict):
-        raise GraphError("node/nodes must be a group of nodes.")
-    nodes = {name: _node(name, fields) for name, fields in content["nodes"].items()}
+        raise GraphError(f"{place}/nodes must be a group of nodes.")
+    nodes = {
+        name: _node(name, fields, assumed, f"{place}/nodes/{name}")
+        for name, fields in content["nodes"].items()
+    }
     metadata = content.get("metadata", {})
     if not isinstance(metadata, dict):
-        raise GraphError("node/metadata must be a group.")
+        raise GraphError(f"{place}/metadata must be a group.")
     return nir.NIRGraph(nodes, _edges(content["edges"]), metadata=metadata, type_check=False)
 
 
@@ -239,10 +248,16 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _node(name: str, fields: Any) -> nir.NIRNode:
+def _node(name: str, fields: Any, assumed: list[str], place: str) -> nir.NIRNode:
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise GraphError(f"node {name!r}: has no type.")
     kind = fields["type"]
+    if kind == "NIRGraph":
+        return _graph(fields, assumed, place)
+    if kind in WITH_RESET and "v_reset" not in fields:
+        assumed.append(f"node {name!r} has no v_reset, as before nir 1.0.6; assumed 0")
+    fields, made = spread(name, fields)
+    assumed.extend(made)
     build: Callable[[dict[str, Any]], nir.NIRNode] = nir.dict2NIRNode
     try:
         # nir works out shapes on construction; ours are checked when the graph is planned.

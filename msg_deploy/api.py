@@ -106,11 +106,11 @@ def export(
         TraceError: a layer has no counterpart in NIR.
     """
     deployment = open_model(model).deployment
-    if deployment.readout:
-        if fold == "auto":
-            deployment = cheapest(deployment, tolerance)
-        elif deployment.readout.fold != fold:
-            deployment = fold_two(deployment, fold)
+    readout = deployment.readout
+    if readout and fold == "auto":
+        deployment = cheapest(deployment, tolerance)
+    elif readout and fold != "auto" and readout.fold != fold:
+        deployment = fold_two(deployment, fold)
     nir_file.write(deployment, path)
     return deployment
 

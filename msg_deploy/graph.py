@@ -62,11 +62,25 @@ def plan(graph: nir.NIRGraph) -> Plan:
             Input and Output, a node that nothing reaches, a cycle without state, a non-finite
             number, parameters that do not fit each other or the input.
     """
-    edges = [(str(a), str(b)) for a, b in graph.edges]
-    _check_edges(graph, edges)
     for name, node in graph.nodes.items():
         _check_node(name, node)
-    start, end = _terminal(graph, nir.Input), _terminal(graph, nir.Output)
+    order, incoming, start = structure(graph)
+    end = _terminal(graph, nir.Output)
+    input_shapes, shapes = _infer_shapes(graph, order, incoming)
+    return Plan(order, incoming, input_shapes, shapes, start, end)
+
+
+def structure(
+    graph: nir.NIRGraph,
+) -> tuple[tuple[str, ...], dict[str, tuple[Incoming, ...]], str]:
+    """The order of execution, the edges into each node, and the Input node; shapes aside.
+
+    Raises:
+        GraphError: as `plan`, for what concerns nodes and edges.
+    """
+    edges = [(str(a), str(b)) for a, b in graph.edges]
+    _check_edges(graph, edges)
+    start = _terminal(graph, nir.Input)
     _check_cycles(graph, edges)
     closing = _closing_edges(start, edges)
     order = _topological(graph.nodes, [e for e in edges if e not in closing])
@@ -76,8 +90,7 @@ def plan(graph: nir.NIRGraph) -> Plan:
     for name in order:
         if not incoming[name] and name != start:
             raise GraphError(f"node {name!r}: nothing leads into it.")
-    input_shapes, shapes = _infer_shapes(graph, order, incoming)
-    return Plan(order, incoming, input_shapes, shapes, start, end)
+    return order, incoming, start
 
 
 def _check_edges(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:

@@ -78,6 +78,31 @@ class Primitive(ABC):
         """The law in numpy, for input of `shape`, computed in `dtype`."""
 
 
+class Elementwise(Primitive):
+    """A node whose parameters and output have the shape of its input.
+
+    Attributes:
+        per_neuron: names of the parameters.
+        above_zero: those that must be above 0, such as time constants.
+    """
+
+    per_neuron: ClassVar[tuple[str, ...]]
+    above_zero: ClassVar[tuple[str, ...]] = ()
+
+    def output_shape(self, node: Any, input_shape: Shape) -> Shape:
+        """Unchanged."""
+        for name in self.per_neuron:
+            found = np.shape(getattr(node, name))
+            if found != input_shape:
+                raise GraphError(
+                    f"{name} has shape {found}, but the node's input has {input_shape}."
+                )
+        for name in self.above_zero:
+            if np.any(np.asarray(getattr(node, name)) <= 0):
+                raise GraphError(f"{name} must be above 0 everywhere.")
+        return input_shape
+
+
 PrimitiveType = TypeVar("PrimitiveType", bound=type[Primitive])
 _REGISTRY: dict[type[Any], Primitive] = {}
 
@@ -114,25 +139,6 @@ def primitive_of(node: nir.NIRNode) -> Primitive:
 def stateless(function: Callable[[Array], Array]) -> Law:
     """The law of a node that maps each step on its own."""
     return Law(lambda x, state: Emission(function(x)))
-
-
-def parameters(node: Any, names: tuple[str, ...], shape: Shape) -> None:
-    """Check that per-neuron parameters have the shape of the node's input.
-
-    Raises:
-        GraphError: naming the field.
-    """
-    for name in names:
-        found = np.shape(getattr(node, name))
-        if found != shape:
-            raise GraphError(f"{name} has shape {found}, but the node's input has {shape}.")
-
-
-def positive(node: Any, *names: str) -> None:
-    """Check that parameters such as time constants are above zero."""
-    for name in names:
-        if np.any(np.asarray(getattr(node, name)) <= 0):
-            raise GraphError(f"{name} must be above 0 everywhere.")
 
 
 def rank(input_shape: Shape, expected: int, layout: str) -> None:

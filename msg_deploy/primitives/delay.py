@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.errors import GraphError
-from msg_deploy.primitives import Array, Emission, Law, Primitive, parameters, register
+from msg_deploy.primitives import Array, Elementwise, Emission, Law, register
 
 
 def delay_steps(node: nir.Delay, timing: Timing) -> npt.NDArray[np.int64]:
@@ -19,15 +19,16 @@ def delay_steps(node: nir.Delay, timing: Timing) -> npt.NDArray[np.int64]:
 
 
 @register
-class Delay(Primitive):
+class Delay(Elementwise):
     """y[t] = x[t - round(delay/dt)], elementwise; 0 for negative times."""
 
     node_type = nir.Delay
     stateful = True
+    per_neuron = ("delay",)
 
     def output_shape(self, node: nir.Delay, input_shape: Shape) -> Shape:
         """Unchanged."""
-        parameters(node, ("delay",), input_shape)
+        super().output_shape(node, input_shape)
         if np.any(np.asarray(node.delay) < 0):
             raise GraphError("delay must not be negative.")
         return input_shape

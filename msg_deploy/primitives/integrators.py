@@ -13,11 +13,9 @@ from msg_deploy.deployment import Shape, Timing
 from msg_deploy.options import ResetMode
 from msg_deploy.primitives import (
     Array,
+    Elementwise,
     Emission,
     Law,
-    Primitive,
-    parameters,
-    positive,
     register,
 )
 
@@ -56,18 +54,14 @@ def _leaky(node: Any, timing: Timing, dtype: npt.DTypeLike) -> Integrate:
 
 
 @register
-class LIF(Primitive):
+class LIF(Elementwise):
     """v += dt/tau ((v_leak - v) + r x); s = [v > v_threshold]; reset. V(0) = v_leak."""
 
     node_type = nir.LIF
     stateful = True
     spiking = True
-
-    def output_shape(self, node: nir.LIF, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("tau", "r", "v_leak", "v_threshold", "v_reset"), input_shape)
-        positive(node, "tau")
-        return input_shape
+    per_neuron = ("tau", "r", "v_leak", "v_threshold", "v_reset")
+    above_zero = ("tau",)
 
     def law(self, node: nir.LIF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """One Euler step, then the threshold."""
@@ -76,17 +70,13 @@ class LIF(Primitive):
 
 
 @register
-class IF(Primitive):
+class IF(Elementwise):
     """v += r x (per step, not per second); s = [v > v_threshold]; reset. V(0) = 0."""
 
     node_type = nir.IF
     stateful = True
     spiking = True
-
-    def output_shape(self, node: nir.IF, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("r", "v_threshold", "v_reset"), input_shape)
-        return input_shape
+    per_neuron = ("r", "v_threshold", "v_reset")
 
     def law(self, node: nir.IF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """One addition, then the threshold."""
@@ -96,7 +86,7 @@ class IF(Primitive):
 
 
 @register
-class CubaLIF(Primitive):
+class CubaLIF(Elementwise):
     """i += dt/tau_syn (-i + w_in x); v += dt/tau_mem ((v_leak - v) + r i); then as LIF.
 
     i(0) = 0, V(0) = v_leak.
@@ -105,13 +95,11 @@ class CubaLIF(Primitive):
     node_type = nir.CubaLIF
     stateful = True
     spiking = True
-
-    def output_shape(self, node: nir.CubaLIF, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        names = ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
-        parameters(node, names, input_shape)
-        positive(node, "tau_syn", "tau_mem")
-        return input_shape
+    per_neuron = ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
+    above_zero = (
+        "tau_syn",
+        "tau_mem",
+    )
 
     def law(self, node: nir.CubaLIF, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """An Euler step of the current, one of the membrane with that current, the threshold."""
@@ -127,7 +115,7 @@ class CubaLIF(Primitive):
 
 
 @register
-class CubaLI(Primitive):
+class CubaLI(Elementwise):
     """i += dt/tau_syn (-i + w_in x); v += dt/tau_mem ((v_leak - v) + r i); the output is v.
 
     i(0) = 0, V(0) = v_leak.
@@ -135,12 +123,11 @@ class CubaLI(Primitive):
 
     node_type = nir.CubaLI
     stateful = True
-
-    def output_shape(self, node: nir.CubaLI, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("tau_syn", "tau_mem", "r", "v_leak", "w_in"), input_shape)
-        positive(node, "tau_syn", "tau_mem")
-        return input_shape
+    per_neuron = ("tau_syn", "tau_mem", "r", "v_leak", "w_in")
+    above_zero = (
+        "tau_syn",
+        "tau_mem",
+    )
 
     def law(self, node: nir.CubaLI, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """An Euler step of the current, one of the membrane with that current."""
@@ -172,17 +159,13 @@ def _current_based(
 
 
 @register
-class LI(Primitive):
+class LI(Elementwise):
     """v += dt/tau ((v_leak - v) + r x); the output is v. V(0) = v_leak."""
 
     node_type = nir.LI
     stateful = True
-
-    def output_shape(self, node: nir.LI, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("tau", "r", "v_leak"), input_shape)
-        positive(node, "tau")
-        return input_shape
+    per_neuron = ("tau", "r", "v_leak")
+    above_zero = ("tau",)
 
     def law(self, node: nir.LI, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """One Euler step."""
@@ -196,16 +179,12 @@ class LI(Primitive):
 
 
 @register
-class I(Primitive):  # noqa: E742 (NIR's name)
+class I(Elementwise):  # noqa: E742 (NIR's name)
     """v += r x (per step, not per second); the output is v. V(0) = 0."""
 
     node_type = nir.I
     stateful = True
-
-    def output_shape(self, node: nir.I, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("r",), input_shape)
-        return input_shape
+    per_neuron = ("r",)
 
     def law(self, node: nir.I, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """One addition."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.errors import GraphError
-from msg_deploy.primitives import Law, Primitive, parameters, register, stateless
+from msg_deploy.primitives import Elementwise, Law, Primitive, register, stateless
 
 
 def _matrix_output(node: Any, input_shape: Shape) -> Shape:
@@ -58,15 +58,11 @@ class Affine(Primitive):
 
 
 @register
-class Scale(Primitive):
+class Scale(Elementwise):
     """y(t) = s * x(t), elementwise."""
 
     node_type = nir.Scale
-
-    def output_shape(self, node: nir.Scale, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("scale",), input_shape)
-        return input_shape
+    per_neuron = ("scale",)
 
     def law(self, node: nir.Scale, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """One product a step."""

@@ -7,20 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
-from msg_deploy.primitives import Emission, Law, Primitive, parameters, register
+from msg_deploy.primitives import Elementwise, Emission, Law, register
 
 
 @register
-class Threshold(Primitive):
+class Threshold(Elementwise):
     """s(t) = [x(t) > threshold], strictly."""
 
     node_type = nir.Threshold
     spiking = True
-
-    def output_shape(self, node: nir.Threshold, input_shape: Shape) -> Shape:
-        """Unchanged."""
-        parameters(node, ("threshold",), input_shape)
-        return input_shape
+    per_neuron = ("threshold",)
 
     def law(self, node: nir.Threshold, timing: Timing, shape: Shape, dtype: npt.DTypeLike) -> Law:
         """A decision on the input."""

@@ -1,0 +1,63 @@
+"""Nested graphs in place: a NIRGraph inside a graph is what its nodes are."""
+
+from __future__ import annotations
+
+import nir
+
+from msg_deploy.errors import GraphError
+
+Edge = tuple[str, str]
+
+
+def inline(graph: nir.NIRGraph) -> nir.NIRGraph:
+    """The same graph without nested ones; their nodes get the name of the graph as a prefix.
+
+    An edge into a nested graph leads to what follows its Input node, an edge out of it comes from
+    what leads to its Output node.
+
+    Raises:
+        GraphError: a nested graph has not exactly one Input and one Output, or a name is taken.
+    """
+    nodes: dict[str, nir.NIRNode] = {}
+    edges: list[Edge] = []
+    entries: dict[str, list[str]] = {}
+    exits: dict[str, list[str]] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, nir.NIRGraph):
+            inner = inline(node)
+            start, end = (_only(name, inner, kind) for kind in (nir.Input, nir.Output))
+            kept = {n: child for n, child in inner.nodes.items() if n not in (start, end)}
+            added = {f"{name}.{n}": child for n, child in kept.items()}
+            if (start, end) in inner.edges:
+                raise GraphError(
+                    f"node {name!r} (NIRGraph): its Input leads straight to its Output, which has "
+                    "no counterpart in a flat graph."
+                )
+            entries[name] = [f"{name}.{b}" for a, b in inner.edges if a == start]
+            exits[name] = [f"{name}.{a}" for a, b in inner.edges if b == end]
+            edges += [
+                (f"{name}.{a}", f"{name}.{b}") for a, b in inner.edges if a != start and b != end
+            ]
+        else:
+            added = {name: node}
+        for new, child in added.items():
+            if new in nodes or (new != name and new in graph.nodes):
+                raise GraphError(f"node {new!r}: this name is taken twice once graphs are inlined.")
+            nodes[new] = child
+    outer = [
+        (source, target)
+        for a, b in graph.edges
+        for source in exits.get(str(a), [str(a)])
+        for target in entries.get(str(b), [str(b)])
+    ]
+    return nir.NIRGraph(nodes, outer + edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def _only(name: str, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
+    found = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
+    if len(found) != 1:
+        raise GraphError(
+            f"node {name!r} (NIRGraph): has {len(found)} {kind.__name__} nodes; exactly one is "
+            "supported."
+        )
+    return found[0]
