@@ -7,6 +7,7 @@ are refused; every node is built one by one so that an error names it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from msg_deploy.deployment import (
     InputSpec,
     Metadata,
     Provenance,
+    Shape,
     Timing,
     explain,
     metadata_from_json,
@@ -70,15 +72,27 @@ def write(deployment: Deployment, path: str | Path) -> None:
         GraphError: the graph is not valid.
         FileError: the file cannot be written.
     """
-    plan(deployment.graph)
+    known = plan(deployment.graph)
+    nodes = {
+        name: _with_input_shape(node, known.input_shapes[name])
+        for name, node in deployment.graph.nodes.items()
+    }
     metadata = dict(deployment.graph.metadata) | {
         METADATA_KEY: metadata_to_json(deployment.metadata)
     }
-    graph = nir.NIRGraph(
-        deployment.graph.nodes, deployment.graph.edges, metadata=metadata, type_check=False
-    )
+    graph = nir.NIRGraph(nodes, deployment.graph.edges, metadata=metadata, type_check=False)
     with replacing(Path(path)) as temporary:
         nir.write(temporary, graph)
+
+
+def _with_input_shape(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
+    """A convolution that says what it takes: nir cannot write one that does not."""
+    if not isinstance(node, (nir.Conv1d, nir.Conv2d)) or node.input_shape is not None:
+        return node
+    values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+    kept = {n: v for n, v in values.items() if n not in ("input_type", "output_type")}
+    size = shape[1] if isinstance(node, nir.Conv1d) else np.array(shape[1:])
+    return type(node)(**kept | {"input_shape": size})
 
 
 def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
