@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint types pytest docs benchmark clean
+.PHONY: demo test install lint types pytest docs interop benchmark clean
 
 demo: install
 	$(BIN)/msg-deploy demo
@@ -35,6 +35,9 @@ pytest: install
 
 docs: install
 	$(BIN)/python docs/generate.py
+
+interop: install
+	$(BIN)/python benchmarks/interop.py --output docs/interop.md
 
 benchmark: install
 	$(BIN)/python benchmarks/simulators.py

@@ -17,6 +17,7 @@ from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.adapters import ForeignNetwork
+from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.exporters.fold import FoldEffect, cheapest, fold_effect, fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.graph import plan
@@ -87,7 +88,11 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
 
 
 def export(
-    model: Model, path: str | Path, fold: FoldChoice = "delay", tolerance: float = 1e-4
+    model: Model,
+    path: str | Path,
+    fold: FoldChoice = "delay",
+    tolerance: float = 1e-4,
+    dialect: str = "nir",
 ) -> Deployment:
     """Write a model as .nir with TWO folded in.
 
@@ -97,6 +102,7 @@ def export(
         fold: folding of TWO: "delay", "bank", "leak" or "host", or "auto": the cheapest in the
             graph whose error is within the tolerance. A model without TWO is written as it is.
         tolerance: for "auto", largest error of f as a share of the largest |f|.
+        dialect: how the network is written, as in `msg_deploy.exporters.dialects`.
 
     Returns:
         The deployment as written.
@@ -104,6 +110,7 @@ def export(
     Raises:
         FileError: a file cannot be read or written.
         TraceError: a layer has no counterpart in NIR.
+        GraphError: the dialect cannot express a node.
     """
     deployment = open_model(model).deployment
     readout = deployment.readout
@@ -111,6 +118,7 @@ def export(
         deployment = cheapest(deployment, tolerance)
     elif readout and fold != "auto" and readout.fold != fold:
         deployment = fold_two(deployment, fold)
+    deployment = in_dialect(deployment, dialect)
     nir_file.write(deployment, path)
     return deployment
 
@@ -273,6 +281,8 @@ def _run(
     mine = left.own or simulator("reference")
     known = layout(left.deployment)
     readouts = (left.deployment.readout, right.deployment.readout)
+    rewritten = left.deployment.provenance.dialect != right.deployment.provenance.dialect
+    theirs = layout(right.deployment) if rewritten else None
     fold = sum(readout.error for readout in readouts if readout)
     gaps = {e.name: tuple(e.unsupported(right.deployment)) for e in engines}
     parts: dict[str, list[Comparison]] = {
@@ -287,7 +297,9 @@ def _run(
         for engine in engines:
             if not gaps[engine.name]:
                 found = engine.run(right.deployment, inputs, precision)
-                compared = compare(expected, found, known, TOLERANCE[precision], start, fold)
+                compared = compare(
+                    expected, found, known, TOLERANCE[precision], start, fold, theirs
+                )
                 parts.setdefault(engine.name, []).append(compared)
         on_batch(min(start + size, len(stimulus)), len(stimulus))
     return tuple(merge_all(parts[engine.name]) for engine in engines)

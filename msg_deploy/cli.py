@@ -392,6 +392,13 @@ def export(
             "metadata), or auto (the cheapest in the graph within --fold-tolerance).",
         ),
     ] = "delay",
+    dialect: Annotated[
+        str,
+        typer.Option(
+            help="How the network is written: nir, or portable, which Norse, snnTorch and "
+            "spikingjelly import to the same spikes (with --two-fold host)."
+        ),
+    ] = "nir",
     fold_tolerance: Annotated[
         float, typer.Option(min=0, help="For auto: error of f, as a share of the largest f.")
     ] = 1e-4,
@@ -411,7 +418,7 @@ def export(
     from msg_deploy import api, console
 
     target = output or model.with_suffix(f".{to}")
-    deployment = api.export(model, target, two_fold, fold_tolerance)
+    deployment = api.export(model, target, two_fold, fold_tolerance, dialect)
     readout = deployment.readout
     effect: FoldEffect | None = None
     problem = ""

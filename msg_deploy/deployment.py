@@ -120,6 +120,7 @@ class Provenance:
         data_options: what decides the content of its samples, see `DataOptions.lasting`.
         classes: class names in the order of the outputs.
         versions: library versions at export.
+        dialect: in which the graph is written, see `msg_deploy.exporters.dialects`.
     """
 
     source: str = ""
@@ -128,6 +129,7 @@ class Provenance:
     data_options: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    dialect: str = "nir"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -236,6 +236,7 @@ def compare(
     tolerance: float,
     first_sample: int = 0,
     fold_error: float = 0.0,
+    other: Layout | None = None,
 ) -> Comparison:
     """Compare two traces of the same inputs.
 
@@ -247,10 +248,14 @@ def compare(
         first_sample: index of the traces' first sample in the whole run.
         fold_error: stated error of f by the foldings of both sides. Scores may differ by as much
             as it explains, decisions may not.
+        other: the layout of the right side, if it is written in another dialect: its membranes
+            are then compared, and shown, in the left side's units, by the ratio of the thresholds.
     """
     missing = _missing(a, b)
     if missing:
         return Comparison(a.simulator, b.simulator, missing=missing)
+    if other:
+        b = replace(b, membranes=_in_units_of(known, other, b.membranes))
     differences: list[Difference] = []
     layers = []
     for rank, node in enumerate(known.order):
@@ -274,7 +279,7 @@ def compare(
         layers=tuple(layers),
         score_difference=_largest(a.scores, b.scores),
         flips=int((a.decisions != b.decisions).sum()),
-        first=first and dataclasses.replace(first, sample=first.sample + first_sample),
+        first=first and replace(first, sample=first.sample + first_sample),
     )
 
 
@@ -317,12 +322,17 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
     """Parameters that differ in nodes of the same name and type, in TWO and in the timing.
 
     A changed weight is found here even where no sample makes it matter. Nodes that a folding added
-    are left to the comparison of scores.
+    are left to the comparison of scores, and everything that a dialect rewrites to that of spikes,
+    membranes and currents.
     """
+    rewritten = a.provenance.dialect != b.provenance.dialect
     found = [
         ParameterDifference(TIMING, name, f"{x!r} against {y!r}")
         for name, x, y in _pairs(vars(a.timing), vars(b.timing))
+        if not (rewritten and name == "dt")
     ]
+    if rewritten:
+        return tuple(found)
     for name, node in a.graph.nodes.items():
         other = b.graph.nodes.get(name)
         if type(node) is not type(other) or name.startswith(READOUT_PREFIX):
@@ -438,6 +448,16 @@ def _spiking(
             threshold=float(np.broadcast_to(threshold, a.spikes[node].shape[2:])[tuple(neuron)]),
         )
     ]
+
+
+def _in_units_of(
+    known: Layout, other: Layout, membranes: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Membranes scaled by the ratio of two thresholds; any state may be scaled freely."""
+    return {
+        name: membrane * (known.thresholds[name] / other.thresholds[name])
+        for name, membrane in membranes.items()
+    }
 
 
 def _flipped(a: Trace, b: Trace, rank: int) -> list[Difference]:

@@ -1,0 +1,47 @@
+"""How the same network is written for a destination: a pass Deployment -> Deployment by name.
+
+One module per dialect, found by itself. To add one, write a module with a function decorated by
+`dialect`; what the dialect cannot express it refuses, naming the node and the law that differs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import replace
+
+from msg_deploy.deployment import Deployment
+from msg_deploy.errors import UsageError
+
+Dialect = Callable[[Deployment], Deployment]
+_REGISTRY: dict[str, Dialect] = {}
+
+
+def dialect(rewrite: Dialect) -> Dialect:
+    """Decorator: make a dialect available by its function's name."""
+    _REGISTRY[rewrite.__name__] = rewrite
+    return rewrite
+
+
+@functools.cache
+def dialects() -> dict[str, Dialect]:
+    """All dialects by name."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return dict(sorted(_REGISTRY.items()))
+
+
+def in_dialect(deployment: Deployment, name: str) -> Deployment:
+    """A deployment as a dialect writes it.
+
+    Raises:
+        UsageError: no such dialect.
+        GraphError: naming the node and the law that the dialect cannot express.
+    """
+    known = dialects()
+    if name not in known:
+        raise UsageError(f"unknown dialect {name!r}; there are {', '.join(known)}.")
+    rewritten = known[name](deployment)
+    return replace(rewritten, provenance=replace(rewritten.provenance, dialect=name))
