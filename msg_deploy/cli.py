@@ -526,15 +526,23 @@ def inspect(
     dt: Dt = None,
     steps: Steps = None,
     reset: Reset = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a drawing of the graph here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show nodes, shapes, parameters, timing and the TWO readout.
+
+    Lines that begin with "others:" name what the importers of other frameworks would misread.
 
     Example: msg-deploy inspect model.nir --json
     """
     from msg_deploy import api, console
 
     deployment = api.open_model(model, _foreign(dt, steps, reset)).deployment
+    if svg:
+        from msg_deploy.drawing import draw
+        from msg_deploy.files import write_text
+
+        write_text(svg, draw(deployment))
     if as_json:
         console.print_json(console.deployment_as_data(deployment))
     else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msg_deploy.deployment import Deployment
+from msg_deploy.exporters.hazards import hazards
 from msg_deploy.graph import plan
 from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
 
@@ -113,13 +114,14 @@ def deployment_as_data(deployment: Deployment) -> dict[str, Any]:
         "input": dataclasses.asdict(deployment.input),
         "readout": deployment.readout and dataclasses.asdict(deployment.readout),
         "provenance": dataclasses.asdict(deployment.provenance),
+        "hazards": list(hazards(deployment)),
         "nodes": [
             {
                 "name": name,
                 "type": type(deployment.graph.nodes[name]).__name__,
                 "shape": list(known.shapes[name]),
                 "from": [e.source for e in known.incoming[name]],
-                "parameters": _parameters(deployment.graph.nodes[name]),
+                "parameters": _parameters(deployment.graph.nodes[name], deployment.timing.dt),
             }
             for name in known.order
         ],
@@ -152,15 +154,29 @@ def print_deployment(deployment: Deployment) -> None:
             f"f = {weights}",
             markup=False,
         )
+    for hazard in data["hazards"]:
+        out.print(f"others: {hazard}", markup=False)
     if deployment.provenance.classes:
         out.print(f"classes: {' '.join(deployment.provenance.classes)}", markup=False)
 
 
-def _parameters(node: Any) -> dict[str, str]:
-    """Short texts: numbers as they are, uniform arrays as their value, others as their shape."""
+def _parameters(node: Any, dt: float) -> dict[str, str]:
+    """Short texts: numbers as they are, uniform arrays as their value, others as their shape.
+
+    Time constants are followed by their length in timesteps.
+    """
     hidden = ("input_type", "output_type", "metadata")
     values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-    return {name: _short(value) for name, value in values.items() if name not in hidden}
+    return {
+        name: f"{_short(value)} ({_short(np.asarray(value) / dt)} dt)"
+        if name in TIMES
+        else _short(value)
+        for name, value in values.items()
+        if name not in hidden
+    }
+
+
+TIMES = ("tau", "tau_mem", "tau_syn", "delay")
 
 
 def _short(value: Any) -> str:
