@@ -149,6 +149,15 @@ class Networks:
         nodes = [self.affine(6, 12), self.lif(12), self.affine(12, 12), self.lif(12)]
         return row([*nodes, self.affine(12, 3), self.lif(3)], (6,), [(1, 4)])
 
+    def recurrent(self) -> Deployment:
+        """A layer that feeds back into itself."""
+        back = nir.Linear(self.random.normal(size=(12, 12)) * 0.8)
+        nodes = [self.affine(6, 12), self.lif(12), self.affine(12, 3), self.lif(3)]
+        deployment = row(nodes, (6,), [])
+        deployment.graph.nodes["back"] = back
+        deployment.graph.edges += [("n1", "back"), ("back", "n1")]
+        return deployment
+
 
 KINDS: dict[str, Callable[[Networks], Deployment]] = {
     "MLP, LIF": Networks.mlp,
@@ -156,6 +165,7 @@ KINDS: dict[str, Callable[[Networks], Deployment]] = {
     "MLP, CubaLIF": Networks.current_based,
     "conv, pool, flatten": Networks.convolutions,
     "residual": Networks.residual,
+    "recurrent": Networks.recurrent,
 }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import nir
 
 from msg_deploy.errors import GraphError
 
 Edge = tuple[str, str]
+NAME_KEY = "msg_deploy_name"
+"""Metadata of a node: what it was called before it was written in a form that wants other names."""
 
 
 def inline(graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -51,6 +55,26 @@ def inline(graph: nir.NIRGraph) -> nir.NIRGraph:
         for target in entries.get(str(b), [str(b)])
     ]
     return nir.NIRGraph(nodes, outer + edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def renamed(graph: nir.NIRGraph) -> nir.NIRGraph:
+    """A flat graph whose nodes are called again as their metadata say.
+
+    Raises:
+        GraphError: two nodes would have the same name.
+    """
+    names = {old: str(node.metadata.get(NAME_KEY, old)) for old, node in graph.nodes.items()}
+    if len(set(names.values())) < len(names):
+        raise GraphError(f"metadata {NAME_KEY!r}: two nodes have the same name.")
+    nodes = {names[old]: _plainly(node) for old, node in graph.nodes.items()}
+    edges = [(names.get(str(a), str(a)), names.get(str(b), str(b))) for a, b in graph.edges]
+    return nir.NIRGraph(nodes, edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def _plainly(node: nir.NIRNode) -> nir.NIRNode:
+    copied = copy.copy(node)
+    copied.metadata = {k: v for k, v in node.metadata.items() if k != NAME_KEY}
+    return copied
 
 
 def _only(name: str, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:

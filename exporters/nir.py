@@ -32,7 +32,8 @@ from msg_deploy.deployment import (
     metadata_to_json,
 )
 from msg_deploy.errors import FileError, GraphError, reason
-from msg_deploy.exporters.inline import inline
+from msg_deploy.exporters.dialects import arranged
+from msg_deploy.exporters.inline import inline, renamed
 from msg_deploy.exporters.legacy import completed, spread
 from msg_deploy.files import replacing
 from msg_deploy.graph import plan
@@ -80,7 +81,8 @@ def write(deployment: Deployment, path: str | Path) -> None:
     metadata = dict(deployment.graph.metadata) | {
         METADATA_KEY: metadata_to_json(deployment.metadata)
     }
-    graph = nir.NIRGraph(nodes, deployment.graph.edges, metadata=metadata, type_check=False)
+    flat = nir.NIRGraph(nodes, deployment.graph.edges, metadata=metadata, type_check=False)
+    graph = arranged(flat, deployment.provenance.dialect)
     with replacing(Path(path)) as temporary:
         nir.write(temporary, graph)
 
@@ -115,7 +117,7 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
     content = _read_hdf5(path)
     try:
         assumed: list[str] = []
-        graph, made = completed(inline(_graph(content, assumed)))
+        graph, made = completed(renamed(inline(_graph(content, assumed))))
         for sentence in (*assumed, *made):
             logger.warning("%s: %s.", path, sentence)
         known = plan(graph)

@@ -237,8 +237,12 @@ def _stimulus(
     for name, count in (("samples", samples), ("random", random)):
         if count is not None and count < 0:
             raise UsageError(f"{name} must not be negative, not {count}.")
-    if data is None and samples != 0 and deployment.provenance.data in datasets():
-        data = deployment.provenance.data
+    trained = deployment.provenance.data
+    if data is None and samples != 0 and trained in datasets():
+        try:
+            data = _held_out(deployment, trained, samples, options)
+        except UsageError as error:
+            raise UsageError(f"{error} Or use random samples alone: --samples 0.") from error
     chosen = _held_out(deployment, data, samples, options) if isinstance(data, str) else data
     spec, timing = deployment.input, deployment.timing
     count = DEFAULT_RANDOM if random is None else random

@@ -60,7 +60,7 @@ def layout(known: Plan) -> dict[str, Place]:
     for name in known.order:
         rows.setdefault(depth[name], []).append(name)
     widest = max(len(names) for names in rows.values())
-    places = {}
+    places: dict[str, Place] = {}
     for row, names in rows.items():
         left = MARGIN + GAP_X + (widest - len(names)) * (WIDTH + GAP_X) / 2
         for i, name in enumerate(names):

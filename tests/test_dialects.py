@@ -12,7 +12,7 @@ import pytest
 import msg_deploy
 from msg_deploy import api
 from msg_deploy.deployment import Deployment
-from msg_deploy.errors import GraphError, UsageError
+from msg_deploy.errors import FileError, GraphError, UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.dialects import dialects, in_dialect
 from msg_deploy.exporters.fold import fold_two
@@ -115,7 +115,8 @@ ONE = lif((2,))
         ([lif((2,), tau=1e-4)], {}, "below dt"),
         ([nir.LI(*np.ones((3, 2)))], {}, r"'n0' \(LI\): not all importers"),
         ([nir.Delay(np.ones(2))], {}, "not all importers"),
-        ([ONE, affine(2, 2), ONE], {"edges": [("n1", "n0")]}, "recurrence"),
+        ([ONE, affine(2, 2), ONE], {"edges": [("n1", "n0")]}, "recurrence through one matrix"),
+        ([ONE, affine(2, 2), ONE], {"edges": [("n2", "n0")]}, "recurrence through one matrix"),
         ([affine(2, 2), ONE], {"edges": [("n0", "output")]}, "one edge into the Output"),
     ],
 )
@@ -139,6 +140,48 @@ def test_refuses_parallel_branches() -> None:
     deployment.graph.edges += [("input", "side"), ("side", "n3")]
     with pytest.raises(GraphError, match="parallel branches"):
         in_dialect(deployment, "portable")
+
+
+def recurrent(bias: float = 0.0) -> Deployment:
+    random = np.random.default_rng(0)
+    first = nir.Affine(random.normal(size=(4, 3)) * 2, random.normal(size=4))
+    last = nir.Affine(random.normal(size=(2, 4)) * 2, np.zeros(2))
+    deployment = chain(
+        first, lif((4,)), last, lif((2,)), inputs=[3], outputs=[2], steps=20, dt=1e-3
+    )
+    deployment.graph.nodes["back"] = nir.Affine(random.normal(size=(4, 4)), np.full(4, bias))
+    deployment.graph.edges += [("n1", "back"), ("back", "n1")]
+    return deployment
+
+
+def test_recurrence_is_nested_in_the_file_and_flat_again_when_read(tmp_path: Path) -> None:
+    deployment = recurrent()
+    portable = in_dialect(deployment, "portable")
+    nir_file.write(portable, tmp_path / "model.nir")
+    names = list(nir.read(tmp_path / "model.nir", type_check=False).nodes)  # noqa: TID251
+    assert names == sorted(names)
+    assert len(names) == 6
+    found = nir_file.read(tmp_path / "model.nir")
+    assert set(found.graph.nodes) == set(deployment.graph.nodes)
+    assert {tuple(e) for e in found.graph.edges} == set(deployment.graph.edges)
+    assert all(not node.metadata for node in found.graph.nodes.values())
+    verdict = msg_deploy.check(deployment, tmp_path / "model.nir", random=20)
+    assert verdict, verdict
+    assert all(layer.fired > 0 for layer in verdict.comparisons[0].layers)
+
+
+def test_a_recurrent_bias_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"'back' \(Affine\): a recurrent bias"):
+        in_dialect(recurrent(bias=0.1), "portable")
+
+
+def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
+    deployment = chain(lif((2,)), lif((2,)), inputs=[2], outputs=[2])
+    for name in ("n0", "n1"):
+        deployment.graph.nodes[name].metadata["msg_deploy_name"] = "same"
+    nir_file.write(deployment, tmp_path / "model.nir")
+    with pytest.raises(FileError, match="two nodes have the same name"):
+        nir_file.read(tmp_path / "model.nir")
 
 
 def test_refuses_folded_readouts() -> None:
@@ -169,6 +212,7 @@ def test_their_importers_give_the_same_spikes() -> None:
         "MLP, CubaLIF",
         "conv, pool, flatten",
         "residual",
+        "recurrent",
     ]
     for row in rows:
         assert int(row[2]) > 100, "hardly a spike"

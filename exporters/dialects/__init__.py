@@ -12,17 +12,37 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
 
+import nir
+
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
 
 Dialect = Callable[[Deployment], Deployment]
+Arrangement = Callable[[nir.NIRGraph], nir.NIRGraph]
 _REGISTRY: dict[str, Dialect] = {}
+_ARRANGEMENTS: dict[str, Arrangement] = {}
 
 
 def dialect(rewrite: Dialect) -> Dialect:
     """Decorator: make a dialect available by its function's name."""
     _REGISTRY[rewrite.__name__] = rewrite
     return rewrite
+
+
+def arrangement(name: str) -> Callable[[Arrangement], Arrangement]:
+    """Decorator: how a dialect nests and names nodes in a file; reading undoes it."""
+
+    def add(arrange: Arrangement) -> Arrangement:
+        _ARRANGEMENTS[name] = arrange
+        return arrange
+
+    return add
+
+
+def arranged(graph: nir.NIRGraph, name: str) -> nir.NIRGraph:
+    """A flat graph as the files of a dialect hold it."""
+    dialects()
+    return _ARRANGEMENTS[name](graph) if name in _ARRANGEMENTS else graph
 
 
 @functools.cache

@@ -8,6 +8,7 @@ dt is 1e-4, which snnTorch assumes and spikingjelly defaults to; Norse must be t
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -20,8 +21,9 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError
-from msg_deploy.exporters.dialects import dialect
-from msg_deploy.graph import Plan, plan
+from msg_deploy.exporters.dialects import arrangement, dialect
+from msg_deploy.exporters.inline import NAME_KEY
+from msg_deploy.graph import Incoming, Plan, plan
 from msg_deploy.primitives import pair
 
 DT = 1e-4
@@ -46,6 +48,7 @@ def portable(deployment: Deployment) -> Deployment:
         )
     known = plan(deployment.graph)
     _check_branches(deployment.graph, known)
+    loops = _loops(deployment.graph, known)
     nodes: Nodes = {}
     firsts: dict[str, str] = {}
     edges: list[tuple[str, str]] = []
@@ -57,6 +60,8 @@ def portable(deployment: Deployment) -> Deployment:
                 "that they have is the same."
             )
         try:
+            if name in loops.values():
+                _check_loop(node)
             row = WRITERS[type(node)](name, node, known.input_shapes[name], deployment.timing.dt)
         except GraphError as error:
             raise GraphError(f"node {name!r} ({type(node).__name__}): {error}") from None
@@ -86,12 +91,7 @@ def writes(*kinds: type[nir.NIRNode]) -> Callable[[Writer], Writer]:
 def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
     """Two edges may meet where one is a bare skip; Norse runs other branches out of order."""
     for name in known.order:
-        incoming = known.incoming[name]
-        if any(edge.previous for edge in incoming):
-            raise GraphError(
-                f"node {name!r}: recurrence in the form that one importer reads is misread by "
-                "another; it has no portable form yet."
-            )
+        incoming = [edge for edge in known.incoming[name] if not edge.previous]
         if len(incoming) < 2:
             continue
         if isinstance(graph.nodes[name], nir.Output):
@@ -103,6 +103,92 @@ def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
                 f"node {name!r}: the branches {', '.join(branches)} meet, and Norse runs parallel "
                 "branches in a wrong order; only a direct skip past one branch is portable."
             )
+
+
+def _loops(graph: nir.NIRGraph, known: Plan) -> dict[str, str]:
+    """Recurrent weights by their neuron: neuron -> weights -> the same neuron, and nothing else.
+
+    Raises:
+        GraphError: another kind of recurrence, which one of the importers misreads.
+    """
+    loops = {}
+    for name in known.order:
+        for edge in known.incoming[name]:
+            if not edge.previous:
+                continue
+            weights = edge.source
+            reached = [b for a, b in graph.edges if a == weights]
+            alone = reached == [name] and known.incoming[weights] == (Incoming(name, False),)
+            neuron = isinstance(graph.nodes[name], (nir.LIF, nir.IF, nir.CubaLIF))
+            matrix = isinstance(graph.nodes[weights], (nir.Affine, nir.Linear))
+            if not (alone and neuron and matrix) or name in loops:
+                raise GraphError(
+                    f"node {name!r}: only recurrence through one matrix, from a neuron straight "
+                    "back to itself, is read alike by all importers."
+                )
+            loops[name] = weights
+    return loops
+
+
+def _check_loop(node: Any) -> None:
+    if np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
+        raise GraphError(
+            "a recurrent bias is applied at the first step by some and not by others; move it into "
+            "the matrix before the neuron, if it shall hold from the first step on."
+        )
+
+
+@arrangement("portable")
+def nested(graph: nir.NIRGraph) -> nir.NIRGraph:
+    """Each recurrent neuron with its weights as a graph of four nodes, as snnTorch reads it.
+
+    nirtorch reads nested graphs only if names sort in the order of execution. The names that nodes
+    had are kept as metadata, and come back when the file is read.
+    """
+    known = plan(graph)
+    loops = _loops(graph, known)
+    if not loops:
+        return graph
+    inside = {*loops, *loops.values()}
+    new = {
+        name: f"n{i:03d}_{name}" if type(graph.nodes[name]) not in TERMINALS else name
+        for i, name in enumerate(known.order)
+    }
+    nodes: Nodes = {}
+    for name in known.order:
+        if name in loops:
+            nodes[new[name]] = _block(graph, name, loops[name], known.shapes[name])
+        elif name not in inside:
+            nodes[new[name]] = _named(graph.nodes[name], name)
+    weights = set(loops.values())
+    edges = [(new[a], new[b]) for a, b in graph.edges if a not in weights and b not in weights]
+    return nir.NIRGraph(nodes, edges, metadata=dict(graph.metadata), type_check=False)
+
+
+TERMINALS = (nir.Input, nir.Output)
+
+
+def _block(graph: nir.NIRGraph, neuron: str, weights: str, shape: Shape) -> nir.NIRGraph:
+    size = np.array(shape)
+    first, second = "n0", "n1"
+    return nir.NIRGraph(
+        {
+            "input": nir.Input({"input": size}),
+            first: _named(graph.nodes[neuron], neuron),
+            second: _named(graph.nodes[weights], weights),
+            "output": nir.Output({"output": size}),
+        },
+        [("input", first), (first, second), (second, first), (first, "output")],
+        metadata={},
+        type_check=False,
+    )
+
+
+def _named(node: nir.NIRNode, name: str) -> nir.NIRNode:
+    """A copy that remembers what it was called."""
+    copied = copy.copy(node)
+    copied.metadata = dict(node.metadata) | {NAME_KEY: name}
+    return copied
 
 
 def _on_the_way(node: str, branches: list[str], known: Plan) -> bool:
