@@ -179,11 +179,17 @@ class _LayerTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Containers of other frameworks are followed child by child."""
-        for kind, returns_state in CONTAINERS.items():
-            if isinstance(m, kind):
-                x = _in_a_row(m, args[0])
-                return (x, None) if returns_state else x
+        kind = _container(m)
+        if kind:
+            x = _in_a_row(m, args[0])
+            return (x, None) if CONTAINERS[kind] else x
         return super().call_module(m, forward, args, kwargs)
+
+
+def _container(module: nn.Module) -> type[nn.Module] | None:
+    """The kind of container, unless a subclass has its own way of calling its children."""
+    kinds = (kind for kind in CONTAINERS if isinstance(module, kind))
+    return next((kind for kind in kinds if type(module).forward is kind.forward), None)
 
 
 def _in_a_row(container: nn.Module, x: Any) -> Any:
@@ -198,7 +204,7 @@ def _in_a_row(container: nn.Module, x: Any) -> Any:
 def _traced(body: nn.Module) -> fx.Graph:
     if adapter_of(body):
         raise TraceError("is a neuron itself; put it into nn.Sequential.")
-    if isinstance(body, (nn.Sequential, *CONTAINERS)):
+    if _container(body):
         body = _InARow(OrderedDict(body.named_children()))
     return _LayerTracer().trace(body)
 

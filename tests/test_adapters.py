@@ -314,6 +314,20 @@ class NorseState(nn.Module):
         return y, (s1, s2, s3)
 
 
+class Doubled(norse.SequentialState):
+    """A container with a way of its own."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        y, state = self[1](self[0](x), state)
+        return self[2](y + self[0](x)), state
+
+
+def test_containers_with_a_way_of_their_own_are_not_taken_for_rows() -> None:
+    module = Doubled(nn.Linear(6, 6), lif_box()(), nn.Linear(6, 3))
+    with pytest.raises(TraceError, match="'0' is used twice"):
+        trace(ForeignNetwork(module, SPEC, STEPS))
+
+
 def conv_net() -> nn.Module:
     name = "spikingjelly.activation_based"
     pytest.importorskip(name, reason="spikingjelly is not installed")
