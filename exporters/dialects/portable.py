@@ -44,7 +44,7 @@ def portable(deployment: Deployment) -> Deployment:
     if deployment.readout and deployment.readout.fold != "host":
         raise GraphError(
             f"TWO is folded by {deployment.readout.fold!r}, whose primitives the importers drop or "
-            "refuse; fold it by 'host'."
+            "refuse; fold it by 'host' (--two-fold host)."
         )
     known = plan(deployment.graph)
     _check_branches(deployment.graph, known)

@@ -59,7 +59,9 @@ def divided(labels: Sequence[int] | Indices, options: DataOptions) -> dict[Part,
         )
     except ValueError as error:
         raise UsageError(
-            f"the samples cannot be divided into training and test parts: {error}"
+            f"{len(labels)} samples of {len(set(map(int, labels)))} classes cannot be divided into "
+            f"training and test parts (test_fraction {options.test_fraction}): each part needs a "
+            "sample of every class."
         ) from error
     return {"train": np.sort(train), "test": np.sort(test)}
 
