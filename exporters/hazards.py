@@ -31,7 +31,11 @@ def hazards(deployment: Deployment) -> tuple[str, ...]:
     for name in known.order:
         node = deployment.graph.nodes[name]
         texts = [t for check in CHECKS.get(type(node), []) for t in check(node, deployment.timing)]
-        for text in (*texts, *_edges(node, known.incoming[name])):
+        incoming = known.incoming[name]
+        if deployment.provenance.dialect == "portable":
+            # Its files hold recurrence nested, in the form that all read alike.
+            incoming = tuple(edge for edge in incoming if not edge.previous)
+        for text in (*texts, *_edges(node, incoming)):
             about.setdefault((type(node).__name__, text), []).append(name)
     return (
         *_whole(deployment),

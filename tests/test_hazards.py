@@ -64,6 +64,10 @@ def test_images() -> None:
 def test_nothing_is_said_of_portable_graphs_but_their_skips() -> None:
     deployment = chain(EYE, lif((2,)), EYE, lif((2,)), inputs=[2], outputs=[2])
     assert hazards(in_dialect(deployment, "portable")) == ()
+    deployment.graph.nodes["back"] = nir.Linear(np.eye(2))
+    deployment.graph.edges += [("n1", "back"), ("back", "n1")]
+    assert any("recurrence" in said for said in hazards(deployment))
+    assert hazards(in_dialect(deployment, "portable")) == ()
 
 
 @pytest.mark.filterwarnings("ignore:.*")
