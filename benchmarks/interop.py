@@ -149,6 +149,15 @@ class Networks:
         nodes = [self.affine(6, 12), self.lif(12), self.affine(12, 12), self.lif(12)]
         return row([*nodes, self.affine(12, 3), self.lif(3)], (6,), [(1, 4)])
 
+    def quantized(self) -> Deployment:
+        """Weights of 8 bits on a grid of 1/8, so that membranes hit the threshold exactly."""
+        deployment = self.mlp()
+        for node in deployment.graph.nodes.values():
+            if isinstance(node, nir.Affine):
+                node.weight = np.clip(np.rint(node.weight * 8), -128, 127) / 8
+                node.bias = np.rint(node.bias * 8) / 8
+        return deployment
+
     def recurrent(self) -> Deployment:
         """A layer that feeds back into itself."""
         back = nir.Linear(self.random.normal(size=(12, 12)) * 0.8)
@@ -166,6 +175,7 @@ KINDS: dict[str, Callable[[Networks], Deployment]] = {
     "conv, pool, flatten": Networks.convolutions,
     "residual": Networks.residual,
     "recurrent": Networks.recurrent,
+    "MLP, LIF, int8 on 1/8": Networks.quantized,
 }
 
 
@@ -234,9 +244,9 @@ INTRODUCTION = """# Interoperability
 
 The same networks, written by us and loaded by the stock importer of each framework in a process of
 its own: how many output spikes differ from the reference simulator. {networks} networks of a kind
-({seeds} seeds, tau of {taus} steps), random float weights, T = {steps}, batch {batch},
-dt = 1e-3 s. Norse is told dt = 1e-4; snnTorch assumes it and spikingjelly defaults to it, which is
-why a plain file means something else to them without a word.
+({seeds} seeds, tau of {taus} steps), random float weights unless it says int8, T = {steps},
+batch {batch}, dt = 1e-3 s. Norse is told dt = 1e-4; snnTorch assumes it and spikingjelly
+defaults to it, which is why a plain file means something else to them without a word.
 
 """
 

@@ -28,6 +28,8 @@ TIMING = "timing"
 TOLERANCE: Mapping[Precision, float] = {"float64": 1e-10, "float32": 1e-4}
 """Largest difference of membranes, currents and scores that rounding may cause, relative to the
 largest magnitude in the layer (at least 1). Spikes have no tolerance."""
+REWRITTEN = 1e-6
+"""The same for membranes across dialects: one may move a threshold by a float32 step."""
 
 
 class Kind(StrEnum):
@@ -261,7 +263,8 @@ def compare(
     for rank, node in enumerate(known.order):
         if node in a.spikes:
             layers.append(_layer(a, b, node))
-            differences += _spiking(a, b, node, rank, known.thresholds[node], tolerance)
+            near = max(tolerance, REWRITTEN) if other else tolerance
+            differences += _spiking(a, b, node, rank, known.thresholds[node], near)
         if node == known.source:
             differences += _values(a.currents, b.currents, node, rank, "current", tolerance)
     rank = len(known.order)

@@ -170,6 +170,18 @@ def test_recurrence_is_nested_in_the_file_and_flat_again_when_read(tmp_path: Pat
     assert all(layer.fired > 0 for layer in verdict.comparisons[0].layers)
 
 
+def test_thresholds_leave_the_grid_of_the_weights() -> None:
+    grid = chain(affine(2, 2), ONE, inputs=[2], outputs=[2])
+    moved = in_dialect(grid, "portable").graph.nodes["n1"].v_threshold
+    # th tau/(dt r) = 0.5 * 2
+    assert moved.tolist() == [float(np.nextafter(np.float32(1), np.float32(2)))] * 2
+    assert msg_deploy.check(grid, in_dialect(grid, "portable"), random=20)
+    grid.graph.nodes["n0"].weight[0, 0] = 0.1
+    assert in_dialect(grid, "portable").graph.nodes["n1"].v_threshold == pytest.approx(
+        10, rel=1e-15
+    )
+
+
 def test_a_recurrent_bias_is_refused() -> None:
     with pytest.raises(GraphError, match=r"'back' \(Affine\): a recurrent bias"):
         in_dialect(recurrent(bias=0.1), "portable")
@@ -213,6 +225,7 @@ def test_their_importers_give_the_same_spikes() -> None:
         "conv, pool, flatten",
         "residual",
         "recurrent",
+        "MLP, LIF, int8 on 1/8",
     ]
     for row in rows:
         assert int(row[2]) > 100, "hardly a spike"

@@ -3,7 +3,8 @@
 Their stock importers ignore or misread most of NIR, each something else; docs/interop.md shows what
 remains. All neurons become CubaLIF whose current has no memory (tau_syn = dt, w_in = 1) and whose
 gain is one (r = tau_mem/dt). That scales the membrane by tau/(dt r), and so the threshold.
-dt is 1e-4, which snnTorch assumes and spikingjelly defaults to; Norse must be told.
+dt is 1e-4, which snnTorch assumes and spikingjelly defaults to; Norse must be told. Where weights are
+on a grid, thresholds leave it, because spikingjelly spikes at a threshold and the others above.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from msg_deploy.primitives import pair
 DT = 1e-4
 NO_LEAK = 2.0**40
 """Time constant of an IF in steps: a leak that float32 rounds away, and float64 almost."""
+GRID = 2.0**12
 Array = npt.NDArray[np.float64]
 Nodes = dict[str, nir.NIRNode]
 Writer = Callable[[str, Any, Shape, float], Nodes]
@@ -69,6 +71,8 @@ def portable(deployment: Deployment) -> Deployment:
         firsts[name] = next(iter(row))
         names = list(row)
         edges += itertools.pairwise(names)
+    if _on_a_dyadic_grid(deployment.graph):
+        nodes = {name: _off_the_grid(node) for name, node in nodes.items()}
     # Norse needs the long way before the short one where two edges meet.
     depth = {name: i for i, name in enumerate(known.order)}
     outer = [(e.source, name) for name in known.order for e in known.incoming[name]]
@@ -76,6 +80,25 @@ def portable(deployment: Deployment) -> Deployment:
     edges += [(a, firsts[b]) for a, b in outer]
     graph = nir.NIRGraph(nodes, edges, metadata=dict(deployment.graph.metadata), type_check=False)
     return deployment.with_graph(graph, timing=replace(deployment.timing, dt=DT))
+
+
+def _on_a_dyadic_grid(graph: nir.NIRGraph) -> bool:
+    """All weights are multiples of 2^-12, so that membranes hit thresholds exactly."""
+    fields = (
+        getattr(n, f) for n in graph.nodes.values() for f in ("weight", "bias") if hasattr(n, f)
+    )
+    steps = (np.asarray(values, np.float64) * GRID for values in fields)
+    return all(np.array_equal(values, np.rint(values)) for values in steps)
+
+
+def _off_the_grid(node: nir.NIRNode) -> nir.NIRNode:
+    """Thresholds one float32 step up: at the old one spikingjelly spikes, and the others not."""
+    if not isinstance(node, nir.CubaLIF):
+        return node
+    moved = copy.copy(node)
+    above = np.nextafter(np.float32(node.v_threshold), np.float32(np.inf))
+    moved.v_threshold = above.astype(np.float64)
+    return moved
 
 
 def writes(*kinds: type[nir.NIRNode]) -> Callable[[Writer], Writer]:
