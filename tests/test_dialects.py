@@ -177,9 +177,7 @@ def test_thresholds_leave_the_grid_of_the_weights() -> None:
     assert moved.tolist() == [float(np.nextafter(np.float32(1), np.float32(2)))] * 2
     assert msg_deploy.check(grid, in_dialect(grid, "portable"), random=20)
     grid.graph.nodes["n0"].weight[0, 0] = 0.1
-    assert in_dialect(grid, "portable").graph.nodes["n1"].v_threshold == pytest.approx(
-        10, rel=1e-15
-    )
+    assert in_dialect(grid, "portable").graph.nodes["n1"].v_threshold == pytest.approx(1, rel=1e-15)
 
 
 def test_a_recurrent_bias_is_refused() -> None:

@@ -3,8 +3,8 @@
 Their stock importers ignore or misread most of NIR, each something else; docs/interop.md shows what
 remains. All neurons become CubaLIF whose current has no memory (tau_syn = dt, w_in = 1) and whose
 gain is one (r = tau_mem/dt). That scales the membrane by tau/(dt r), and so the threshold.
-dt is 1e-4, which snnTorch assumes and spikingjelly defaults to; Norse must be told. Where weights are
-on a grid, thresholds leave it, because spikingjelly spikes at a threshold and the others above.
+dt is 1e-4, which snnTorch assumes and spikingjelly defaults to; Norse must be told. Where weights
+are on a grid, thresholds leave it, because spikingjelly spikes at a threshold, the others above.
 """
 
 from __future__ import annotations
