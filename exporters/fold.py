@@ -73,7 +73,7 @@ def bank(deployment: Deployment) -> Deployment:
     coefficients grow with K, and with them what float32 rounds off, so of K = 1..T the bank is
     taken whose measured error is smallest.
     """
-    banks = [_bank(deployment, np.asarray(a)) for a in _decays(deployment.timing.steps)]
+    banks = [_bank(deployment, a) for a in _decays(deployment.timing.steps)]
     return min(banks, key=_error)
 
 
@@ -122,10 +122,10 @@ def _bank(deployment: Deployment, decays: npt.NDArray[np.float64]) -> Deployment
     return _behind(deployment, "bank", named, list(named))
 
 
-def _decays(steps: int) -> list[list[float]]:
+def _decays(steps: int) -> list[npt.NDArray[np.float64]]:
     """Candidates: K decays spread over 0..1, denser towards 1 where f is smooth, for K = 1..T."""
     return [
-        [float(a) for a in limit * (1 - np.cos(np.pi * (np.arange(k) + 0.5) / k)) / 2]
+        limit * (1 - np.cos(np.pi * (np.arange(k) + 0.5) / k)) / 2
         for k in range(1, steps + 1)
         for limit in (0.8, 0.9, 0.95)
     ]
@@ -172,20 +172,18 @@ def _error(deployment: Deployment) -> float:
 
 
 FOLDS: dict[Fold, Pass] = {"delay": delay, "bank": bank, "leak": leak, "host": host}
-CHEAPEST_FIRST: tuple[Fold, ...] = ("leak", "bank", "delay")
-"""By the numbers they keep per class: 1, K <= T, and T."""
+APPROXIMATE: tuple[Fold, ...] = ("leak", "bank")
+"""Cheapest first, by the numbers they keep per class: 1 and K <= T; delay, exact, keeps T."""
 
 
 def cheapest(deployment: Deployment, tolerance: float) -> Deployment:
-    """The cheapest folding whose measured error is at most `tolerance` times the largest |f|.
-
-    Delay, the last of them, is exact.
-    """
+    """The cheapest folding whose measured error is at most `tolerance` times the largest |f|."""
     limit = tolerance * float(np.abs(_weights(deployment)).max())
-    tried = (fold_two(deployment, fold) for fold in CHEAPEST_FIRST)
-    return next(
-        (folded for folded in tried if _error(folded) <= limit), fold_two(deployment, "delay")
-    )
+    for fold in APPROXIMATE:
+        folded = fold_two(deployment, fold)
+        if _error(folded) <= limit:
+            return folded
+    return fold_two(deployment, "delay")
 
 
 def realized_weights(

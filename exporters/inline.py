@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 import nir
 
@@ -72,9 +72,7 @@ def renamed(graph: nir.NIRGraph) -> nir.NIRGraph:
 
 
 def _plainly(node: nir.NIRNode) -> nir.NIRNode:
-    copied = copy.copy(node)
-    copied.metadata = {k: v for k, v in node.metadata.items() if k != NAME_KEY}
-    return copied
+    return replace(node, metadata={k: v for k, v in node.metadata.items() if k != NAME_KEY})
 
 
 def _only(name: str, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:

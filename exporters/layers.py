@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import nir
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from msg_deploy.deployment import Shape
@@ -82,8 +83,8 @@ def converter_of(layer: nn.Module) -> Converter:
 
 
 def array_of(tensor: Any, dtype: npt.DTypeLike | None = None) -> Array:
-    """A tensor's values as an array of its own."""
-    return np.array(tensor.detach().cpu().numpy(), dtype)
+    """The values of a tensor, or of what can become one, as an array of its own."""
+    return np.array(torch.as_tensor(tensor).detach().cpu().numpy(), dtype)
 
 
 @converts(nn.Linear)

@@ -7,7 +7,7 @@ Output.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import nir
@@ -138,14 +138,10 @@ def _full(
     name: str, node: Any, primitive: Elementwise, shape: Shape, assumed: list[str]
 ) -> nir.NIRNode:
     """One number for all neurons becomes one for each."""
-    values = {f.name: getattr(node, f.name) for f in fields(node)}
-    single = [
-        n for n in primitive.per_neuron if np.size(values[n]) == 1 and np.shape(values[n]) != shape
-    ]
+    values = {n: np.asarray(getattr(node, n)) for n in primitive.per_neuron}
+    single = [n for n, value in values.items() if value.size == 1 and value.shape != shape]
     if not single:
         return node
     assumed.append(f"node {name!r} has one {', '.join(single)} for all its neurons")
-    changed = {n: np.full(shape, np.asarray(values[n]).item()) for n in single}
-    kept = {n: values[n] for n in (*primitive.per_neuron, "metadata")}
-    result: nir.NIRNode = type(node)(**(kept | changed))
+    result: nir.NIRNode = replace(node, **{n: np.full(shape, values[n].item()) for n in single})
     return result

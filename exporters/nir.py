@@ -7,7 +7,6 @@ are refused; every node is built one by one so that an error names it.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -91,10 +90,8 @@ def _with_input_shape(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
     """A convolution that says what it takes: nir cannot write one that does not."""
     if not isinstance(node, (nir.Conv1d, nir.Conv2d)) or node.input_shape is not None:
         return node
-    values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-    kept = {n: v for n, v in values.items() if n not in ("input_type", "output_type")}
     size = shape[1] if isinstance(node, nir.Conv1d) else np.array(shape[1:])
-    return type(node)(**kept | {"input_shape": size})
+    return replace(node, input_shape=size)
 
 
 def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:

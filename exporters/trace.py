@@ -373,7 +373,7 @@ class _Builder:
         weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
         bias = (np.asarray(getattr(node, "bias", 0.0), np.float64) - mean) * gain + shift
         if isinstance(node, nir.Conv2d):
-            self.nodes[source] = replace_fields(node, weight=weight, bias=bias)
+            self.nodes[source] = replace(node, weight=weight, bias=bias)
         else:
             self.nodes[source] = nir.Affine(weight, bias)
 
@@ -382,12 +382,6 @@ class _Builder:
             raise TraceError(f"two layers are both named {name!r}; rename one.")
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
-
-
-def replace_fields(node: nir.Conv2d, **changes: Any) -> nir.Conv2d:
-    """A copy of a convolution with other weights."""
-    names = ("input_shape", "weight", "stride", "padding", "dilation", "groups", "bias")
-    return nir.Conv2d(**{name: getattr(node, name) for name in names} | changes)
 
 
 def _sum(a: _Value, b: _Value) -> _Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -147,15 +147,9 @@ def measure_fold(
     subject = open_model(model)
     stimulus = _stimulus(subject.deployment, data, samples, random, 0, options or {})
     mine = subject.own or simulator("reference")
-    spec, timing = subject.deployment.input, subject.deployment.timing
-    size = _batch_size(subject.deployment)
     currents = [
-        mine.run(
-            subject.deployment,
-            encode(torch.from_numpy(stimulus[i : i + size]), spec, timing.steps).numpy(),
-            "float32",
-        ).currents
-        for i in range(0, len(stimulus), size)
+        mine.run(subject.deployment, inputs, "float32").currents
+        for _, inputs in _batches(subject.deployment, stimulus)
     ]
     return fold_effect(folded, np.concatenate(currents, axis=1))
 
@@ -292,11 +286,7 @@ def _run(
     parts: dict[str, list[Comparison]] = {
         name: [Comparison(mine.name, name, missing=gap)] for name, gap in gaps.items() if gap
     }
-    spec, timing = left.deployment.input, left.deployment.timing
-    size = _batch_size(left.deployment)
-    for start in range(0, len(stimulus), size):
-        batch = torch.from_numpy(stimulus[start : start + size])
-        inputs = encode(batch, spec, timing.steps).numpy()
+    for start, inputs in _batches(left.deployment, stimulus):
         expected = mine.run(left.deployment, inputs, precision)
         for engine in engines:
             if not gaps[engine.name]:
@@ -305,8 +295,16 @@ def _run(
                     expected, found, known, TOLERANCE[precision], start, fold, theirs
                 )
                 parts.setdefault(engine.name, []).append(compared)
-        on_batch(min(start + size, len(stimulus)), len(stimulus))
+        on_batch(start + inputs.shape[1], len(stimulus))
     return tuple(merge_all(parts[engine.name]) for engine in engines)
+
+
+def _batches(deployment: Deployment, stimulus: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Index of the first sample, and inputs (T, B, ...), of batches that fit in memory."""
+    size = _batch_size(deployment)
+    for start in range(0, len(stimulus), size):
+        batch = torch.from_numpy(stimulus[start : start + size])
+        yield start, encode(batch, deployment.input, deployment.timing.steps).numpy()
 
 
 def _batch_size(deployment: Deployment) -> int:

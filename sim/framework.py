@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from msg_deploy.deployment import Deployment, node_name
 from msg_deploy.errors import UsageError, reason
-from msg_deploy.exporters.adapters import ForeignNetwork, Neuron, adapters
+from msg_deploy.exporters.adapters import ForeignNetwork, adapters
 from msg_deploy.options import Precision
 from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, scores
 
@@ -54,7 +54,7 @@ class FrameworkModule:
             if self.widened and precision == "float64":
                 adapter.widen(layer)
             kept = spikes.setdefault(node_name(path), []) if adapter.spiking(layer) else []
-            layer.register_forward_hook(_recorder(adapter, kept, dtype))
+            layer.register_forward_hook(_recorder(kept, dtype))
         tensors = torch.tensor(inputs, dtype=dtype)
         try:
             result = _first(module(tensors)) if self.multi_step else _stepped(module, tensors)
@@ -79,9 +79,7 @@ class FrameworkModule:
         )
 
 
-def _recorder(
-    adapter: Neuron, kept: list[Tensor], dtype: torch.dtype
-) -> Callable[[nn.Module, Any, Any], Any]:
+def _recorder(kept: list[Tensor], dtype: torch.dtype) -> Callable[[nn.Module, Any, Any], Any]:
     """A forward hook that keeps the output; snnTorch's spikes are float32 whatever comes in."""
 
     def hook(layer: nn.Module, arguments: Any, output: Any) -> Any:

@@ -6,6 +6,7 @@ To add one, write a module with classes decorated by `adapts`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -120,6 +121,11 @@ def adapters(module: nn.Module) -> dict[str, tuple[Neuron, nn.Module]]:
 
 def load() -> None:
     """Import the adapters of frameworks that are imported."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.name in sys.modules:
-            importlib.import_module(f"{__name__}.{module.name}")
+    for name in _frameworks():
+        if name in sys.modules:
+            importlib.import_module(f"{__name__}.{name}")
+
+
+@functools.cache
+def _frameworks() -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules(__path__))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from msg_deploy.errors import TraceError
 from msg_deploy.exporters.adapters import CONTAINERS, Neuron, adapts
-from msg_deploy.exporters.layers import Context
+from msg_deploy.exporters.layers import Context, array_of
 from msg_deploy.options import ResetMode
 
 CONTAINERS[norse.SequentialState] = True
@@ -114,7 +114,7 @@ class LIBox(Cell):
 
 
 def _value(parameter: Any) -> npt.NDArray[np.float64]:
-    return torch.as_tensor(parameter).detach().cpu().double().numpy()
+    return array_of(parameter, np.float64)
 
 
 def _tau(layer: Any, inverse: Any) -> npt.NDArray[np.float64]:

@@ -28,7 +28,7 @@ import torch
 
 from msg_deploy.errors import TraceError
 from msg_deploy.exporters.adapters import Neuron, adapts
-from msg_deploy.exporters.layers import Context, Part
+from msg_deploy.exporters.layers import Context, Part, array_of
 from msg_deploy.options import ResetMode
 
 log = logging.getLogger(__name__)
@@ -178,4 +178,4 @@ def _decay(parameter: Any) -> npt.NDArray[np.float64]:
 
 
 def _value(parameter: Any) -> npt.NDArray[np.float64]:
-    return torch.as_tensor(parameter).detach().cpu().double().numpy()
+    return array_of(parameter, np.float64)

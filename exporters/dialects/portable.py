@@ -9,7 +9,6 @@ are on a grid, thresholds leave it, because spikingjelly spikes at a threshold, 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from msg_deploy.errors import GraphError
 from msg_deploy.exporters.dialects import arrangement, dialect
 from msg_deploy.exporters.inline import NAME_KEY
 from msg_deploy.graph import Incoming, Plan, plan
-from msg_deploy.primitives import pair
+from msg_deploy.primitives import pair, primitive_of
 
 DT = 1e-4
 NO_LEAK = 2.0**40
@@ -95,10 +94,8 @@ def _off_the_grid(node: nir.NIRNode) -> nir.NIRNode:
     """Thresholds one float32 step up: at the old one spikingjelly spikes, and the others not."""
     if not isinstance(node, nir.CubaLIF):
         return node
-    moved = copy.copy(node)
     above = np.nextafter(np.float32(node.v_threshold), np.float32(np.inf))
-    moved.v_threshold = above.astype(np.float64)
-    return moved
+    return replace(node, v_threshold=above.astype(np.float64))
 
 
 def writes(*kinds: type[nir.NIRNode]) -> Callable[[Writer], Writer]:
@@ -209,9 +206,7 @@ def _block(graph: nir.NIRGraph, neuron: str, weights: str, shape: Shape) -> nir.
 
 def _named(node: nir.NIRNode, name: str) -> nir.NIRNode:
     """A copy that remembers what it was called."""
-    copied = copy.copy(node)
-    copied.metadata = dict(node.metadata) | {NAME_KEY: name}
-    return copied
+    return replace(node, metadata=dict(node.metadata) | {NAME_KEY: name})
 
 
 def _on_the_way(node: str, branches: list[str], known: Plan) -> bool:
@@ -276,8 +271,7 @@ def _avg_pool2d(name: str, node: nir.AvgPool2d, shape: Shape, dt: float) -> Node
     """Sums, then a 1x1 convolution: Norse takes AvgPool2d for SumPool2d."""
     kernel, stride = pair(node, "kernel_size", 1), pair(node, "stride", 1)
     padding = pair(node, "padding", 0)
-    sizes = zip(shape[1:], kernel, stride, padding, strict=True)
-    pooled = np.array([(n + 2 * p - k) // s + 1 for n, k, s, p in sizes])
+    pooled = np.array(primitive_of(node).output_shape(node, shape)[1:])
     share = np.eye(shape[0])[:, :, None, None] / math.prod(kernel)
     ones, zeros = np.array([1, 1]), np.array([0, 0])
     return {
@@ -316,9 +310,9 @@ def _cuba_lif(name: str, node: nir.CubaLIF, shape: Shape, dt: float) -> Nodes:
 
 def _neuron(k_syn: Array, k_mem: Array, threshold: Array) -> nir.CubaLIF:
     """CubaLIF by its time constants in steps, with gains of one; all in float64, full shape."""
-    for what, values in (("time constants", k_syn), ("time constants", k_mem)):
+    for values in (k_syn, k_mem):
         if np.ptp(values) > 0:
-            raise GraphError(f"spikingjelly takes one value for all {what} of a layer.")
+            raise GraphError("spikingjelly takes one value for all time constants of a layer.")
         if np.any(values < 1):
             raise GraphError("time constants below dt are refused by spikingjelly.")
     # Equal thresholds may have come apart by rounding.

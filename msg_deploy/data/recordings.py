@@ -118,10 +118,7 @@ def _aedat2(path: Path) -> Recording:
     if chip and b"DVS128" not in chip[1].upper():
         name = chip[1].decode("ascii", "replace")
         raise FileError(path, f"is from the chip {name!r}; AEDAT 2 is read from a DVS128.")
-    rest = len(content) - len(header[0])
-    if rest % 8:
-        raise FileError(path, f"has {rest} bytes of events; 8 bytes each, so it is truncated.")
-    table = np.frombuffer(content, ">u4", offset=len(header[0])).reshape(-1, 2).astype(np.int64)
+    table = _words(path, content, len(header[0]), ">u4")
     address, t = table[table[:, 0] >> 15 & 1 == 0].T
     if np.any(address >> 16):
         raise FileError(path, "has addresses beyond 16 bits, which a DVS128 does not send.")
@@ -143,12 +140,16 @@ def _dat(path: Path) -> Recording:
     kind = content[start : start + 2]
     if len(kind) < 2 or kind[0] not in (0x00, 0x0C) or kind[1] != 8:
         raise FileError(path, f"is not a DAT file of 2D events (type, size: {list(kind)}).")
-    rest = len(content) - start - 2
+    t, data = _words(path, content, start + 2, "<u4").T
+    return Recording(t, data & 0x3FFF, data >> 14 & 0x3FFF, data >> 28 & 1, _stated(header[0]))
+
+
+def _words(path: Path, content: bytes, start: int, dtype: str) -> npt.NDArray[np.int64]:
+    """Two words of 32 bits an event, (N, 2)."""
+    rest = len(content) - start
     if rest % 8:
         raise FileError(path, f"has {rest} bytes of events; 8 bytes each, so it is truncated.")
-    table = np.frombuffer(content, "<u4", offset=start + 2).reshape(-1, 2).astype(np.int64)
-    t, data = table.T
-    return Recording(t, data & 0x3FFF, data >> 14 & 0x3FFF, data >> 28 & 1, _stated(header[0]))
+    return np.frombuffer(content, dtype, offset=start).reshape(-1, 2).astype(np.int64)
 
 
 @reads(".es")
