@@ -31,16 +31,16 @@ def completed(graph: nir.NIRGraph) -> tuple[nir.NIRGraph, tuple[str, ...]]:
         What cannot be made to fit is left for the check of the graph to name.
     """
     try:
-        order, incoming, start = structure(graph)
-        shape = declared_shape(graph.nodes[start])
+        order, incoming, starts = structure(graph)
+        declared = {start: declared_shape(graph.nodes[start]) for start in starts}
     except GraphError:
         return graph, ()
     assumed: list[str] = []
     nodes = dict(graph.nodes)
-    behind = [b for a, b in graph.edges if a == start]
-    nodes[start] = nir.Input(
-        {"input": np.array(_without_batch(start, shape, nodes, behind, assumed))}
-    )
+    for start, shape in declared.items():
+        behind = [b for a, b in graph.edges if a == start]
+        kept = _without_batch(start, shape, nodes, behind, assumed)
+        nodes[start] = nir.Input({"input": np.array(kept)})
     shapes: dict[str, Shape] = {}
     for name in order:
         node = nodes[name]

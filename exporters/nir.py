@@ -31,13 +31,12 @@ from msg_deploy.deployment import (
     metadata_to_json,
 )
 from msg_deploy.errors import FileError, GraphError, reason
-from msg_deploy.exporters.dialects import arranged
+from msg_deploy.exporters.dialects import arranged, restored
 from msg_deploy.exporters.inline import inline, renamed
 from msg_deploy.exporters.legacy import completed, spread
 from msg_deploy.files import replacing
-from msg_deploy.graph import plan
+from msg_deploy.graph import Plan, plan
 from msg_deploy.options import ResetMode
-from msg_deploy.primitives.terminals import declared_shape
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +117,10 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
         for sentence in (*assumed, *made):
             logger.warning("%s: %s.", path, sentence)
         known = plan(graph)
-        shape = declared_shape(graph.nodes[known.input])
-        metadata = _metadata(path, graph, shape, foreign or ForeignTiming())
-        _check_metadata(metadata, graph, shape)
+        metadata = _metadata(path, graph, known.input_shape, foreign or ForeignTiming())
+        _check_metadata(metadata, graph, known)
+        graph = restored(graph, metadata.provenance.dialect)
+        plan(graph)
     except GraphError as error:
         raise FileError(path, str(error)) from error
     except ValidationError as error:
@@ -128,7 +128,7 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
     return Deployment(graph, metadata.timing, metadata.input, metadata.readout, metadata.provenance)
 
 
-def _metadata(path: Path, graph: nir.NIRGraph, shape: Any, foreign: ForeignTiming) -> Metadata:
+def _metadata(path: Path, graph: nir.NIRGraph, shape: Shape, foreign: ForeignTiming) -> Metadata:
     given = {k: v for k, v in vars(foreign).items() if v is not None}
     if METADATA_KEY in graph.metadata:
         own = metadata_from_json(graph.metadata[METADATA_KEY])
@@ -144,11 +144,16 @@ def _metadata(path: Path, graph: nir.NIRGraph, shape: Any, foreign: ForeignTimin
     )
 
 
-def _check_metadata(metadata: Metadata, graph: nir.NIRGraph, shape: tuple[int, ...]) -> None:
-    if metadata.input.shape != shape:
+def _check_metadata(metadata: Metadata, graph: nir.NIRGraph, known: Plan) -> None:
+    if metadata.input.shape != known.input_shape:
         raise GraphError(
             f"metadata {METADATA_KEY!r}: input.shape is {metadata.input.shape}, but the Input node "
-            f"declares {shape}."
+            f"declares {known.input_shape}."
+        )
+    if metadata.readout and len(known.outputs) > 1:
+        raise GraphError(
+            f"metadata {METADATA_KEY!r}: there is a TWO readout, which needs one Output node, not "
+            f"{', '.join(known.outputs)}."
         )
     if metadata.readout and metadata.readout.source not in graph.nodes:
         raise GraphError(

@@ -7,8 +7,9 @@ axes and a grouped convolution's weight for its input channels.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import nir
@@ -42,55 +43,80 @@ class Plan:
         incoming: the edges into each node, in the order of the file.
         input_shapes: shape without batch of the summed input of each node.
         shapes: shape without batch of the output of each node.
-        input: name of the Input node.
-        output: name of the Output node.
+        inputs: names of the Input nodes, sorted.
+        outputs: names of the Output nodes, sorted.
     """
 
     order: tuple[str, ...]
     incoming: Mapping[str, tuple[Incoming, ...]]
     input_shapes: Mapping[str, Shape]
     shapes: Mapping[str, Shape]
-    input: str
-    output: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape without batch of what enters, see `msg_deploy.terminals`."""
+        return _joined([self.shapes[name] for name in self.inputs])
+
+    @property
+    def output(self) -> str:
+        """Name of the only Output node.
+
+        Raises:
+            GraphError: there are several.
+        """
+        if len(self.outputs) > 1:
+            raise GraphError(
+                f"the graph has several Output nodes ({', '.join(self.outputs)}); here only one "
+                "is accepted."
+            )
+        return self.outputs[0]
+
+
+def _joined(shapes: Sequence[Shape]) -> Shape:
+    return shapes[0] if len(shapes) == 1 else (sum(math.prod(shape) for shape in shapes),)
 
 
 def plan(graph: nir.NIRGraph) -> Plan:
     """Check a graph and order its execution.
 
     Raises:
-        GraphError: naming the node or edge: unknown primitive, edge to a missing node, no single
-            Input and Output, a node that nothing reaches, a cycle without state, a non-finite
-            number, parameters that do not fit each other or the input.
+        GraphError: naming the node or edge: unknown primitive, edge to a missing node, no Input or
+            no Output, a node that nothing reaches, a cycle without state, a non-finite number,
+            parameters that do not fit each other or the input.
     """
     for name, node in graph.nodes.items():
         _check_node(name, node)
-    order, incoming, start = structure(graph)
-    end = _terminal(graph, nir.Output)
+    order, incoming, starts = structure(graph)
+    ends = _terminals(graph, nir.Output)
     input_shapes, shapes = _infer_shapes(graph, order, incoming)
-    return Plan(order, incoming, input_shapes, shapes, start, end)
+    return Plan(order, incoming, input_shapes, shapes, starts, ends)
 
 
 def structure(
     graph: nir.NIRGraph,
-) -> tuple[tuple[str, ...], dict[str, tuple[Incoming, ...]], str]:
-    """The order of execution, the edges into each node, and the Input node; shapes aside.
+) -> tuple[tuple[str, ...], dict[str, tuple[Incoming, ...]], tuple[str, ...]]:
+    """The order of execution, the edges into each node, and the Input nodes; shapes aside.
 
     Raises:
         GraphError: as `plan`, for what concerns nodes and edges.
     """
     edges = [(str(a), str(b)) for a, b in graph.edges]
     _check_edges(graph, edges)
-    start = _terminal(graph, nir.Input)
+    starts = _terminals(graph, nir.Input)
     _check_cycles(graph, edges)
-    closing = _closing_edges(start, edges)
+    closing = _closing_edges(starts, edges)
     order = _topological(graph.nodes, [e for e in edges if e not in closing])
     incoming = {
         name: tuple(Incoming(a, (a, b) in closing) for a, b in edges if b == name) for name in order
     }
     for name in order:
-        if not incoming[name] and name != start:
+        if not incoming[name] and name not in starts:
             raise GraphError(f"node {name!r}: nothing leads into it.")
-    return order, incoming, start
+        if incoming[name] and name in starts:
+            raise GraphError(f"node {name!r} (Input): an edge leads into it.")
+    return order, incoming, starts
 
 
 def _check_edges(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
@@ -126,13 +152,11 @@ def _check_numbers(field: str, value: np.ndarray) -> None:
         )
 
 
-def _terminal(graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
-    names = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
-    if len(names) != 1:
-        raise GraphError(
-            f"the graph has {len(names)} {kind.__name__} nodes; exactly one is supported."
-        )
-    return names[0]
+def _terminals(graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> tuple[str, ...]:
+    names = sorted(name for name, node in graph.nodes.items() if isinstance(node, kind))
+    if not names:
+        raise GraphError(f"the graph has no {kind.__name__} node; at least one is needed.")
+    return tuple(names)
 
 
 def _check_cycles(graph: nir.NIRGraph, edges: list[tuple[str, str]]) -> None:
@@ -155,26 +179,28 @@ def _on_cycles(nodes: set[str], edges: list[tuple[str, str]]) -> set[str]:
     return behind - set(_topological_prefix(behind, backwards))
 
 
-def _closing_edges(start: str, edges: list[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Edges that lead back to a node being explored, depth first from the input."""
+def _closing_edges(starts: tuple[str, ...], edges: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Edges that lead back to a node being explored, depth first from the inputs."""
     successors: dict[str, list[str]] = {}
     for a, b in edges:
         successors.setdefault(a, []).append(b)
     closing: set[tuple[str, str]] = set()
-    open_nodes, done = {start}, set[str]()
-    stack = [(start, iter(successors.get(start, [])))]
-    while stack:
-        node, following = stack[-1]
-        successor = next(following, None)
-        if successor is None:
-            stack.pop()
-            open_nodes.discard(node)
-            done.add(node)
-        elif successor in open_nodes:
-            closing.add((node, successor))
-        elif successor not in done:
-            open_nodes.add(successor)
-            stack.append((successor, iter(successors.get(successor, []))))
+    done = set[str]()
+    for start in starts:
+        open_nodes = {start}
+        stack = [(start, iter(successors.get(start, [])))]
+        while stack:
+            node, following = stack[-1]
+            successor = next(following, None)
+            if successor is None:
+                stack.pop()
+                open_nodes.discard(node)
+                done.add(node)
+            elif successor in open_nodes:
+                closing.add((node, successor))
+            elif successor not in done:
+                open_nodes.add(successor)
+                stack.append((successor, iter(successors.get(successor, []))))
     return closing
 
 

@@ -21,6 +21,7 @@ from msg_deploy.graph import plan
 from msg_deploy.options import Precision
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.terminals import columns
 
 READOUT = "readout"
 TIMING = "timing"
@@ -28,8 +29,8 @@ TIMING = "timing"
 TOLERANCE: Mapping[Precision, float] = {"float64": 1e-10, "float32": 1e-4}
 """Largest difference of membranes, currents and scores that rounding may cause, relative to the
 largest magnitude in the layer (at least 1). Spikes have no tolerance."""
-REWRITTEN = 1e-6
-"""The same for membranes across dialects: one may move a threshold by a float32 step."""
+REWRITTEN = 1e-5
+"""The same for membranes across dialects: one may move a threshold by 2^-18 of it."""
 
 
 class Kind(StrEnum):
@@ -211,12 +212,12 @@ class Layout:
     Attributes:
         order: node names in the order of execution.
         thresholds: of the spiking nodes.
-        source: node that gives the currents.
+        sources: nodes that give the currents, and which of the last axis each one gives.
     """
 
     order: tuple[str, ...]
     thresholds: Mapping[str, npt.NDArray[Any]]
-    source: str
+    sources: Mapping[str, slice]
 
 
 def layout(deployment: Deployment) -> Layout:
@@ -227,8 +228,8 @@ def layout(deployment: Deployment) -> Layout:
         for name, node in deployment.graph.nodes.items()
         if primitive_of(node).spiking
     }
-    source = deployment.readout.source if deployment.readout else known.output
-    return Layout(known.order, thresholds, source)
+    sources = (deployment.readout.source,) if deployment.readout else known.outputs
+    return Layout(known.order, thresholds, columns({name: known.shapes[name] for name in sources}))
 
 
 def compare(
@@ -265,8 +266,9 @@ def compare(
             layers.append(_layer(a, b, node))
             near = max(tolerance, REWRITTEN) if other else tolerance
             differences += _spiking(a, b, node, rank, known.thresholds[node], near)
-        if node == known.source:
-            differences += _values(a.currents, b.currents, node, rank, "current", tolerance)
+        if node in known.sources:
+            x, y = (trace.currents[..., known.sources[node]] for trace in (a, b))
+            differences += _values(x, y, node, rank, "current", tolerance)
     rank = len(known.order)
     explained = fold_error * float(np.abs(a.currents).sum(axis=0).max(initial=0.0))
     differences += _values(

@@ -16,6 +16,7 @@ from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.graph import Plan
 from msg_deploy.primitives import Law
 from msg_deploy.sim.simulator import FloatArray, Trace, scores
+from msg_deploy.terminals import join, split
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def run(
         deployment: to run.
         known: the plan of its graph.
         laws: for every node.
-        inputs: (T, B, *input shape) in the backend's arrays.
+        inputs: (T, B, *input shape) in the backend's arrays; several Inputs joined.
         backend: the array library.
     """
     batch = inputs.shape[1]
@@ -54,7 +55,8 @@ def run(
     previous: dict[str, Any] = {}
     membranes: dict[str, list[FloatArray]] = {}
     spikes: dict[str, list[FloatArray]] = {}
-    source = deployment.readout.source if deployment.readout else known.output
+    entering = split(inputs, {node: known.shapes[node] for node in known.inputs})
+    sources = (deployment.readout.source,) if deployment.readout else known.outputs
     outputs, currents = [], []
     for t in range(deployment.timing.steps):
         values: dict[str, Any] = {}
@@ -64,8 +66,8 @@ def run(
                 for e in known.incoming[node]
             ]
             arriving = [value for value in incoming if value is not None]
-            if node == known.input:
-                x = inputs[t]
+            if node in entering:
+                x = entering[node][t]
             elif arriving:
                 x = sum(arriving[1:], arriving[0])
             else:
@@ -78,8 +80,8 @@ def run(
                     backend.to_numpy(emission.output).astype(np.uint8)
                 )
         previous = values
-        outputs.append(backend.to_numpy(values[known.output]))
-        currents.append(backend.to_numpy(values[source]))
+        outputs.append(join([backend.to_numpy(values[node]) for node in known.outputs], 1))
+        currents.append(join([backend.to_numpy(values[node]) for node in sources], 1))
     stacked = np.stack(outputs)
     return Trace(
         simulator=name,

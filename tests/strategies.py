@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from msg_deploy.deployment import Deployment, InputSpec, Shape, Timing
+from msg_deploy.graph import plan
 from msg_deploy.primitives import primitive_of
 
 FLAT = ("Affine", "Linear")
@@ -75,10 +76,12 @@ def _node(kind: str, shape: Shape, random: np.random.Generator) -> nir.NIRNode:
 
 @st.composite
 def deployments(draw: st.DrawFn) -> Deployment:
-    """A row of random nodes with random connections forward and, through neurons, back."""
+    """A row of random nodes with random connections forward and, through neurons, back.
+
+    Some have a second Input and a second Output somewhere.
+    """
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape: Shape = draw(st.sampled_from([(3,), (2, 5), (1, 4, 6)]))
-    spec = InputSpec(shape, "frames", -1.0, 1.0)
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input({"input": np.array(shape)})}
     arriving, leaving = {}, {"input": shape}
     edges: list[tuple[str, str]] = []
@@ -100,8 +103,16 @@ def deployments(draw: st.DrawFn) -> Deployment:
             edges.append((source, target))
     nodes["output"] = nir.Output({"output": np.array(shape)})
     edges.append((last, "output"))
+    if draw(st.booleans()):
+        target = draw(st.sampled_from(row))
+        nodes["also"] = nir.Input({"input": np.array(arriving[target])})
+        edges.append(("also", target))
+    if draw(st.booleans()):
+        source = draw(st.sampled_from(row))
+        nodes["other"] = nir.Output({"output": np.array(leaving[source])})
+        edges.append((source, "other"))
     timing = Timing(
         dt=1e-3, steps=draw(st.integers(1, 9)), reset=draw(st.sampled_from(["zero", "subtract"]))
     )
     graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
-    return Deployment(graph, timing, spec)
+    return Deployment(graph, timing, InputSpec(plan(graph).input_shape, "frames", -1.0, 1.0))

@@ -68,7 +68,15 @@ def test_terminals_are_needed(kind: str) -> None:
     graph = chain(linear(), inputs=[1], outputs=[1]).graph
     del graph.nodes[kind]
     graph.edges[:] = [e for e in graph.edges if kind not in e]
-    with pytest.raises(GraphError, match=f"0 {kind.capitalize()} nodes"):
+    with pytest.raises(GraphError, match=f"no {kind.capitalize()} node"):
+        plan(graph)
+
+
+def test_an_edge_into_an_input() -> None:
+    graph = chain(linear(), inputs=[1], outputs=[1]).graph
+    graph.nodes["second"] = nir.Input({"input": np.array([1])})
+    graph.edges += [("n0", "second")]
+    with pytest.raises(GraphError, match=r"'second' \(Input\): an edge leads into it"):
         plan(graph)
 
 
