@@ -1,7 +1,8 @@
 """What other frameworks' importers would misread in a graph.
 
-Measured on Norse 1.1.0, snnTorch 1.0.0 and spikingjelly 2.0.0, graph by graph, against the written
-laws. "refuses" is an error; everything else happens without a word.
+Measured on Norse 1.1.0, snnTorch 1.0.0, spikingjelly 2.0.0, sinabs 3.1.3, rockpool 3.1.0, spyx
+1.0.0 and the parser of snn-mlir 1.0.0, graph by graph, against the written laws (docs/interop.md).
+"refuses" is an error; everything else happens without a word.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from msg_deploy.graph import Incoming, plan
 
 ASSUMED_DT = 1e-4
 SHOWN = 3
+SHARED = ("nir", "portable")
+"""Dialects that are not for one destination alone."""
 Check = Callable[[Any, Timing], Iterator[str]]
 CHECKS: dict[type[nir.NIRNode], list[Check]] = {}
+ELSEWHERE: dict[type[nir.NIRNode], list[Check]] = {}
+"""As CHECKS, for frameworks that `portable` is not meant for."""
 
 
 def hazards(deployment: Deployment) -> tuple[str, ...]:
@@ -26,13 +31,18 @@ def hazards(deployment: Deployment) -> tuple[str, ...]:
 
     Nodes of one type of which the same is true share a sentence.
     """
+    dialect = deployment.provenance.dialect
+    if dialect not in SHARED:
+        return (f"written for {dialect} alone; what others make of it was not measured",)
     known = plan(deployment.graph)
+    kinds = (CHECKS, ELSEWHERE) if dialect == "nir" else (CHECKS,)
     about: dict[tuple[str, str], list[str]] = {}
     for name in known.order:
         node = deployment.graph.nodes[name]
-        texts = [t for check in CHECKS.get(type(node), []) for t in check(node, deployment.timing)]
+        own = [check for registry in kinds for check in registry.get(type(node), [])]
+        texts = [text for check in own for text in check(node, deployment.timing)]
         incoming = known.incoming[name]
-        if deployment.provenance.dialect == "portable":
+        if dialect == "portable":
             # Its files hold recurrence nested, in the form that all read alike.
             incoming = tuple(edge for edge in incoming if not edge.previous)
         for text in (*texts, *_edges(node, incoming)):
@@ -51,13 +61,16 @@ def _listed(names: list[str]) -> str:
 def _edges(node: nir.NIRNode, incoming: tuple[Incoming, ...]) -> Iterator[str]:
     if any(edge.previous for edge in incoming):
         yield (
-            "recurrence in a flat graph; snnTorch wires it differently, and sinabs and "
-            "spikingjelly's multi-step mode run it wrong"
+            "recurrence in a flat graph; snnTorch wires it differently, sinabs and rockpool ignore "
+            "it, and spikingjelly's multi-step mode runs it wrong"
         )
     elif len(incoming) > 1 and isinstance(node, nir.Output):
-        yield "several edges; snnTorch and spikingjelly refuse them"
+        yield "several edges; snnTorch, spikingjelly and snn-mlir refuse them, spyx keeps one"
     elif len(incoming) > 1:
-        yield "branches meet; Norse runs them out of order unless one is a skip that is listed last"
+        yield (
+            "branches meet; Norse, sinabs and rockpool run them out of order unless one is a skip "
+            "that is listed last, spyx keeps one of them, snn-mlir refuses them"
+        )
 
 
 def _whole(deployment: Deployment) -> Iterator[str]:
@@ -67,15 +80,22 @@ def _whole(deployment: Deployment) -> Iterator[str]:
             "says, Norse (1e-3) and spikingjelly (1e-4) unless they are told"
         )
     if deployment.timing.reset == "subtract":
-        yield "reset by subtraction: NIR cannot say so, and the importers reset to zero"
+        yield (
+            "reset by subtraction: NIR cannot say so, and Norse, snnTorch, spikingjelly and "
+            "snn-mlir reset to zero"
+        )
+    elif deployment.provenance.dialect == "nir":
+        yield "reset to zero: sinabs, rockpool and spyx subtract the threshold instead"
 
 
-def checks(*kinds: type[nir.NIRNode]) -> Callable[[Check], Check]:
+def checks(
+    *kinds: type[nir.NIRNode], among: dict[type[nir.NIRNode], list[Check]] = CHECKS
+) -> Callable[[Check], Check]:
     """Decorator: the function looks at nodes of these types."""
 
     def add(check: Check) -> Check:
         for kind in kinds:
-            CHECKS.setdefault(kind, []).append(check)
+            among.setdefault(kind, []).append(check)
         return check
 
     return add
@@ -148,3 +168,66 @@ def _resting(node: Any) -> Iterator[str]:
         yield "snnTorch refuses a v_leak, spikingjelly one that is not v_reset"
     if np.ptp(np.asarray(node.v_threshold)) > 0:
         yield "thresholds vary: snnTorch and spikingjelly refuse that"
+
+
+@checks(nir.LIF, among=ELSEWHERE)
+def _lif_elsewhere(node: nir.LIF, timing: Timing) -> Iterator[str]:
+    if np.ndim(node.tau) > 1:
+        yield "sinabs refuses neurons of more than one dimension"
+    else:
+        yield "sinabs takes tau for steps, ignores r and may give several spikes in a step"
+    yield "rockpool refuses it; spyx ignores r, subtracts after the leak and is a step late"
+    if not np.allclose(node.r, np.asarray(node.tau) / timing.dt):
+        yield "snn-mlir takes tau/r for dt"
+
+
+@checks(nir.IF, among=ELSEWHERE)
+def _if_elsewhere(node: nir.IF, timing: Timing) -> Iterator[str]:
+    yield (
+        "sinabs may give several spikes in a step and stays above -v_threshold; rockpool refuses "
+        "it; spyx is a step late"
+    )
+    if np.any(np.asarray(node.r) != 1):
+        yield "sinabs and spyx ignore r; snn-mlir refuses it unless it is 1"
+
+
+@checks(nir.CubaLIF, among=ELSEWHERE)
+def _cuba_lif_elsewhere(node: nir.CubaLIF, timing: Timing) -> Iterator[str]:
+    yield (
+        "rockpool takes the least tau_mem/(1 + r) for dt and may give several spikes in a step; "
+        "sinabs refuses it; spyx is a step late"
+    )
+    dt = np.asarray(node.tau_mem) / node.r
+    if not np.allclose(node.w_in * timing.dt, node.tau_syn) or not np.allclose(dt, timing.dt):
+        yield "spyx ignores r and w_in; snn-mlir takes tau_mem/r for dt"
+
+
+@checks(nir.LI, nir.CubaLI, among=ELSEWHERE)
+def _integrator_elsewhere(node: Any, timing: Timing) -> Iterator[str]:
+    if isinstance(node, nir.CubaLI):
+        yield "sinabs passes its input through; rockpool refuses it; spyx leaves it out"
+    else:
+        yield "sinabs takes tau for steps; rockpool gives zeros; spyx refuses it"
+
+
+@checks(nir.Scale, nir.Delay, nir.Threshold, nir.I, among=ELSEWHERE)
+def _dropped_elsewhere(node: Any, timing: Timing) -> Iterator[str]:
+    yield "sinabs and spyx pass its input through; rockpool and snn-mlir refuse it"
+
+
+@checks(nir.Conv2d, among=ELSEWHERE)
+def _conv2d_elsewhere(node: nir.Conv2d, timing: Timing) -> Iterator[str]:
+    yield "rockpool refuses it; spyx wants images with their channels last"
+    if np.any(np.asarray(node.dilation) != 1):
+        yield "spyx ignores dilation"
+
+
+@checks(nir.AvgPool2d, among=ELSEWHERE)
+def _average_elsewhere(node: nir.AvgPool2d, timing: Timing) -> Iterator[str]:
+    yield "spyx leaves it out; sinabs and rockpool refuse it"
+
+
+@checks(nir.SumPool2d, among=ELSEWHERE)
+def _sum_elsewhere(node: nir.SumPool2d, timing: Timing) -> Iterator[str]:
+    if np.any(np.asarray(node.padding) != 0):
+        yield "sinabs ignores padding; spyx takes it for 'same'"

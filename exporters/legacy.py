@@ -40,7 +40,8 @@ def completed(graph: nir.NIRGraph) -> tuple[nir.NIRGraph, tuple[str, ...]]:
     for start, shape in declared.items():
         behind = [b for a, b in graph.edges if a == start]
         kept = _without_batch(start, shape, nodes, behind, assumed)
-        nodes[start] = nir.Input({"input": np.array(kept)})
+        if kept != shape:
+            nodes[start] = nir.Input({"input": np.array(kept)})
     shapes: dict[str, Shape] = {}
     for name in order:
         node = nodes[name]

@@ -118,9 +118,8 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
             logger.warning("%s: %s.", path, sentence)
         known = plan(graph)
         metadata = _metadata(path, graph, known.input_shape, foreign or ForeignTiming())
-        _check_metadata(metadata, graph, known)
         graph = restored(graph, metadata.provenance.dialect)
-        plan(graph)
+        _check_metadata(metadata, graph, plan(graph))
     except GraphError as error:
         raise FileError(path, str(error)) from error
     except ValidationError as error:

@@ -121,6 +121,7 @@ class Provenance:
         classes: class names in the order of the outputs.
         versions: library versions at export.
         dialect: in which the graph is written, see `msg_deploy.exporters.dialects`.
+        latency: by how many steps the outputs come later at the dialect's destination than here.
     """
 
     source: str = ""
@@ -130,6 +131,7 @@ class Provenance:
     classes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     dialect: str = "nir"
+    latency: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, config=_STRICT)

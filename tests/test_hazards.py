@@ -30,7 +30,18 @@ def cuba(**values: float) -> nir.CubaLIF:
     ("nodes", "options", "said"),
     [
         ([lif((2,))], {"dt": 1e-3}, "dt is 0.001 s: snnTorch computes with 1e-4"),
-        ([lif((2,))], {"reset": "subtract"}, "the importers reset to zero"),
+        ([lif((2,))], {"reset": "subtract"}, "spikingjelly and snn-mlir reset to zero"),
+        ([lif((2,))], {}, "sinabs, rockpool and spyx subtract the threshold"),
+        ([lif((2,))], {}, "n0 (LIF): sinabs takes tau for steps"),
+        ([lif((2,))], {}, "rockpool refuses it; spyx ignores r"),
+        ([lif((2,))], {"dt": 1e-3}, "snn-mlir takes tau/r for dt"),
+        ([nir.IF(*np.ones((2, 2)), np.zeros(2))], {}, "sinabs may give several spikes"),
+        ([nir.IF(*np.full((2, 2), 2.0), np.zeros(2))], {}, "sinabs and spyx ignore r"),
+        ([cuba(r=1.0)], {"dt": 1e-3}, "rockpool takes the least tau_mem/(1 + r) for dt"),
+        ([cuba()], {"dt": 1e-3}, "spyx is a step late"),
+        ([cuba()], {"dt": 5e-4}, "spyx ignores r and w_in"),
+        ([nir.LI(*np.ones((3, 2)))], {}, "rockpool gives zeros"),
+        ([nir.Delay(np.ones(2))], {}, "sinabs and spyx pass its input through"),
         ([lif((2,), r=2.0)], {}, "n0 (LIF): Norse ignores r"),
         ([lif((2,), v_reset=-0.1)], {}, "reset to 0, not to v_reset"),
         ([lif((2,), v_leak=0.1)], {}, "refuses a v_leak"),
@@ -57,7 +68,14 @@ def test_images() -> None:
         outputs=[8],
     )
     found = " ".join(hazards(deployment))
-    for said in ("groups", "not square", "Norse sums instead", "count the batch"):
+    for said in (
+        "groups",
+        "not square",
+        "Norse sums instead",
+        "count the batch",
+        "channels last",
+        "spyx leaves it out",
+    ):
         assert said in found
 
 
@@ -68,6 +86,26 @@ def test_nothing_is_said_of_portable_graphs_but_their_skips() -> None:
     deployment.graph.edges += [("n1", "back"), ("back", "n1")]
     assert any("recurrence" in said for said in hazards(deployment))
     assert hazards(in_dialect(deployment, "portable")) == ()
+
+
+def test_a_file_for_one_destination_is_for_it_alone() -> None:
+    deployment = chain(EYE, lif((2,)), inputs=[2], outputs=[2], reset="subtract", dt=1e-3)
+    (said,) = hazards(in_dialect(deployment, "spyx"))
+    assert said.startswith("written for spyx alone")
+
+
+def test_images_elsewhere() -> None:
+    two, one = np.array([2, 2]), np.array([1, 1])
+    deployment = chain(
+        nir.Conv2d(None, np.ones((1, 1, 2, 2)), 1, 0, 2, 1, np.zeros(1)),
+        lif((1, 3, 3)),
+        nir.SumPool2d(two, two, one),
+        inputs=[1, 5, 5],
+        outputs=[1, 2, 2],
+    )
+    found = " ".join(hazards(deployment))
+    for said in ("spyx ignores dilation", "more than one dimension", "sinabs ignores padding"):
+        assert said in found
 
 
 @pytest.mark.filterwarnings("ignore:.*")

@@ -21,15 +21,16 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.branches import fused
 from msg_deploy.exporters.dialects import arrangement, dialect
-from msg_deploy.exporters.inline import NAME_KEY
-from msg_deploy.graph import Incoming, Plan, plan
+from msg_deploy.exporters.dialects.loops import check_loop, loops, nested
+from msg_deploy.exporters.dialects.off_grid import off_grid
+from msg_deploy.graph import Plan, plan
 from msg_deploy.primitives import pair, primitive_of
 
 DT = 1e-4
 NO_LEAK = 2.0**40
 """Time constant of an IF in steps: a leak that float32 rounds away, and float64 almost."""
-GRID = 2.0**12
 Array = npt.NDArray[np.float64]
 Nodes = dict[str, nir.NIRNode]
 Writer = Callable[[str, Any, Shape, float], Nodes]
@@ -47,9 +48,11 @@ def portable(deployment: Deployment) -> Deployment:
             f"TWO is folded by {deployment.readout.fold!r}, whose primitives the importers drop or "
             "refuse; fold it by 'host' (--two-fold host)."
         )
+    deployment = fused(deployment)
     known = plan(deployment.graph)
+    _check_terminals(known)
     _check_branches(deployment.graph, known)
-    loops = _loops(deployment.graph, known)
+    recurrent = loops(deployment.graph, known)
     nodes: Nodes = {}
     firsts: dict[str, str] = {}
     edges: list[tuple[str, str]] = []
@@ -61,17 +64,17 @@ def portable(deployment: Deployment) -> Deployment:
                 "that they have is the same."
             )
         try:
-            if name in loops.values():
-                _check_loop(node)
+            if name in recurrent.values():
+                check_loop(node)
             row = WRITERS[type(node)](name, node, known.input_shapes[name], deployment.timing.dt)
+            if name in row and isinstance(row[name], nir.CubaLIF):
+                row[name] = _off_the_grid(row[name], deployment.graph, known, name)
         except GraphError as error:
             raise GraphError(f"node {name!r} ({type(node).__name__}): {error}") from None
         nodes |= row
         firsts[name] = next(iter(row))
         names = list(row)
         edges += itertools.pairwise(names)
-    if _on_a_dyadic_grid(deployment.graph):
-        nodes = {name: _off_the_grid(node) for name, node in nodes.items()}
     # Norse needs the long way before the short one where two edges meet.
     depth = {name: i for i, name in enumerate(known.order)}
     outer = [(e.source, name) for name in known.order for e in known.incoming[name]]
@@ -81,21 +84,9 @@ def portable(deployment: Deployment) -> Deployment:
     return deployment.with_graph(graph, timing=replace(deployment.timing, dt=DT))
 
 
-def _on_a_dyadic_grid(graph: nir.NIRGraph) -> bool:
-    """All weights are multiples of 2^-12, so that membranes hit thresholds exactly."""
-    fields = (
-        getattr(n, f) for n in graph.nodes.values() for f in ("weight", "bias") if hasattr(n, f)
-    )
-    steps = (np.asarray(values, np.float64) * GRID for values in fields)
-    return all(np.array_equal(values, np.rint(values)) for values in steps)
-
-
-def _off_the_grid(node: nir.NIRNode) -> nir.NIRNode:
-    """Thresholds one float32 step up: at the old one spikingjelly spikes, and the others not."""
-    if not isinstance(node, nir.CubaLIF):
-        return node
-    above = np.nextafter(np.float32(node.v_threshold), np.float32(np.inf))
-    return replace(node, v_threshold=above.astype(np.float64))
+def _off_the_grid(node: nir.CubaLIF, graph: nir.NIRGraph, known: Plan, name: str) -> nir.NIRNode:
+    """One threshold for all: at the old one spikingjelly spikes, and the others not."""
+    return replace(node, v_threshold=off_grid(node.v_threshold, graph, known, name))
 
 
 def writes(*kinds: type[nir.NIRNode]) -> Callable[[Writer], Writer]:
@@ -106,6 +97,15 @@ def writes(*kinds: type[nir.NIRNode]) -> Callable[[Writer], Writer]:
         return writer
 
     return add
+
+
+def _check_terminals(known: Plan) -> None:
+    """Norse takes the first of several Inputs, snnTorch and spikingjelly fail on them."""
+    for kind, names in (("Input", known.inputs), ("Output", known.outputs)):
+        if len(names) > 1:
+            raise GraphError(
+                f"the graph has several {kind} nodes ({', '.join(names)}); the importers take one."
+            )
 
 
 def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
@@ -125,88 +125,7 @@ def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
             )
 
 
-def _loops(graph: nir.NIRGraph, known: Plan) -> dict[str, str]:
-    """Recurrent weights by their neuron: neuron -> weights -> the same neuron, and nothing else.
-
-    Raises:
-        GraphError: another kind of recurrence, which one of the importers misreads.
-    """
-    loops = {}
-    for name in known.order:
-        for edge in known.incoming[name]:
-            if not edge.previous:
-                continue
-            weights = edge.source
-            reached = [b for a, b in graph.edges if a == weights]
-            alone = reached == [name] and known.incoming[weights] == (Incoming(name, False),)
-            neuron = isinstance(graph.nodes[name], (nir.LIF, nir.IF, nir.CubaLIF))
-            matrix = isinstance(graph.nodes[weights], (nir.Affine, nir.Linear))
-            if not (alone and neuron and matrix) or name in loops:
-                raise GraphError(
-                    f"node {name!r}: only recurrence through one matrix, from a neuron straight "
-                    "back to itself, is read alike by all importers."
-                )
-            loops[name] = weights
-    return loops
-
-
-def _check_loop(node: Any) -> None:
-    if np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
-        raise GraphError(
-            "a recurrent bias is applied at the first step by some and not by others; move it into "
-            "the matrix before the neuron, if it shall hold from the first step on."
-        )
-
-
-@arrangement("portable")
-def nested(graph: nir.NIRGraph) -> nir.NIRGraph:
-    """Each recurrent neuron with its weights as a graph of four nodes, as snnTorch reads it.
-
-    nirtorch reads nested graphs only if names sort in the order of execution. The names that nodes
-    had are kept as metadata, and come back when the file is read.
-    """
-    known = plan(graph)
-    loops = _loops(graph, known)
-    if not loops:
-        return graph
-    inside = {*loops, *loops.values()}
-    new = {
-        name: f"n{i:03d}_{name}" if type(graph.nodes[name]) not in TERMINALS else name
-        for i, name in enumerate(known.order)
-    }
-    nodes: Nodes = {}
-    for name in known.order:
-        if name in loops:
-            nodes[new[name]] = _block(graph, name, loops[name], known.shapes[name])
-        elif name not in inside:
-            nodes[new[name]] = _named(graph.nodes[name], name)
-    weights = set(loops.values())
-    edges = [(new[a], new[b]) for a, b in graph.edges if a not in weights and b not in weights]
-    return nir.NIRGraph(nodes, edges, metadata=dict(graph.metadata), type_check=False)
-
-
-TERMINALS = (nir.Input, nir.Output)
-
-
-def _block(graph: nir.NIRGraph, neuron: str, weights: str, shape: Shape) -> nir.NIRGraph:
-    size = np.array(shape)
-    first, second = "n0", "n1"
-    return nir.NIRGraph(
-        {
-            "input": nir.Input({"input": size}),
-            first: _named(graph.nodes[neuron], neuron),
-            second: _named(graph.nodes[weights], weights),
-            "output": nir.Output({"output": size}),
-        },
-        [("input", first), (first, second), (second, first), (first, "output")],
-        metadata={},
-        type_check=False,
-    )
-
-
-def _named(node: nir.NIRNode, name: str) -> nir.NIRNode:
-    """A copy that remembers what it was called."""
-    return replace(node, metadata=dict(node.metadata) | {NAME_KEY: name})
+arrangement("portable")(nested)
 
 
 def _on_the_way(node: str, branches: list[str], known: Plan) -> bool:
