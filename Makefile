@@ -36,6 +36,7 @@ pytest: install
 docs: install
 	$(BIN)/python docs/generate.py
 
+# Each framework in an environment of its own, build/interop/NAME, which is built if it is missing.
 interop: install
 	$(BIN)/python benchmarks/interop.py --output docs/interop.md
 
