@@ -36,7 +36,7 @@ class FrameworkModule:
         self.widened = torch.float64 not in dtypes
         self.multi_step = any(a.multi_step(x) for a, x in adapters(self.module).values())
 
-    def unsupported(self, deployment: Deployment) -> list[str]:
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Nothing: the module runs itself."""
         return []
 

@@ -18,7 +18,7 @@ class Reference:
 
     name = "reference"
 
-    def unsupported(self, deployment: Deployment) -> list[str]:
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Nothing: a valid graph can be run."""
         return []
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy import sim
-from msg_deploy.deployment import Deployment
+from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.options import Precision
 
@@ -55,7 +55,7 @@ class Simulator(Protocol):
 
     name: str
 
-    def unsupported(self, deployment: Deployment) -> list[str]:
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Why a deployment cannot be run, one reason an entry; empty if it can."""
         ...
 
@@ -107,13 +107,27 @@ def check_inputs(deployment: Deployment, inputs: FloatArray) -> None:
     Raises:
         UsageError: not (T, B, *input shape).
     """
-    expected = (deployment.timing.steps, *deployment.input.shape)
+    check_shape(deployment.timing, deployment.input, inputs)
+
+
+def check_shape(timing: Timing, spec: InputSpec, inputs: FloatArray) -> None:
+    """The same, for what has no graph.
+
+    Raises:
+        UsageError: not (T, B, *input shape).
+    """
+    expected = (timing.steps, *spec.shape)
     found = (inputs.shape[0], *inputs.shape[2:]) if inputs.ndim >= 2 else inputs.shape
     if found != expected:
         raise UsageError(
             f"wrong input shape: inputs (T, B, ...) of shape {inputs.shape}, but the model takes "
             f"T = {expected[0]} steps of {expected[1:]}."
         )
+
+
+def repeats(inputs: FloatArray) -> bool:
+    """Whether every step gets what the first one gets."""
+    return inputs.strides[0] == 0 or bool(np.all(inputs == inputs[:1]))
 
 
 def scores(deployment: Deployment, outputs: FloatArray) -> FloatArray:

@@ -26,7 +26,7 @@ class TorchCore:
     def __init__(self, network: SpikingNetwork) -> None:
         self.network = copy.deepcopy(network).eval()
 
-    def unsupported(self, deployment: Deployment) -> list[str]:
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Nothing: the module runs itself."""
         return []
 

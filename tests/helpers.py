@@ -39,10 +39,12 @@ def lif(shape: Sequence[int] = (1,), **values: float) -> nir.LIF:
     return nir.LIF(**{k: np.full(shape, v) for k, v in (defaults | values).items()})
 
 
-def random_network(name: str = "mlp", seed: int = 0, **options: Any) -> SpikingNetwork:
-    """An untrained network for 1x8x8 inputs whose neurons do fire, with BatchNorm statistics."""
+def random_network(
+    name: str = "mlp", seed: int = 0, shape: Sequence[int] = (1, 8, 8), **options: Any
+) -> SpikingNetwork:
+    """An untrained network whose neurons do fire, with BatchNorm statistics."""
     torch.manual_seed(seed)
-    network = build(name, InputSpec((1, 8, 8)), 10, options.pop("steps", 5), **options)
+    network = build(name, InputSpec(tuple(shape)), 10, options.pop("steps", 5), **options)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)
