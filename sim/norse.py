@@ -9,42 +9,23 @@ importer drops are handed to them here. To support another primitive, add a func
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import nir
 import norse.torch as norse
 import numpy as np
 import torch
 from norse.torch.functional.heaviside import heaviside
-from torch import Tensor, nn
+from torch import Tensor
 
-from msg_deploy.deployment import Deployment, Shape, Timing
+from msg_deploy.deployment import Deployment
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision, ResetMode
-from msg_deploy.primitives import Emission, Law, integers, pair, stateless
-from msg_deploy.primitives.convolution import conv_padding
+from msg_deploy.primitives import Emission, Law, stateless
 from msg_deploy.primitives.delay import delay_steps
 from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, register
 from msg_deploy.sim.stepper import Backend, run
-
-
-class Context(NamedTuple):
-    """What a builder needs beside the node.
-
-    Attributes:
-        timing: of the deployment.
-        shape: of the node's input, without batch.
-        dtype: of the computation.
-    """
-
-    timing: Timing
-    shape: Shape
-    dtype: torch.dtype
-
-    def tensor(self, value: Any) -> Tensor:
-        """A parameter as a tensor of this computation."""
-        return torch.tensor(np.asarray(value), dtype=self.dtype)
-
+from msg_deploy.sim.torch_layers import LAYERS, Context
 
 Builder = Callable[[Any, Context], Law]
 BuilderType = TypeVar("BuilderType", bound=Builder)
@@ -67,7 +48,7 @@ class Norse:
 
     name = "norse"
 
-    def unsupported(self, deployment: Deployment) -> list[str]:
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Nodes of types that are not mapped to Norse."""
         return [
             f"node {name!r}: {type(node).__name__} is not mapped to Norse"
@@ -97,66 +78,10 @@ class Norse:
         return run(self.name, deployment, known, laws, tensors, backend)
 
 
-@builds(nir.Input, nir.Output)
-def _identity(node: nir.NIRNode, context: Context) -> Law:
-    return stateless(lambda x: x)
-
-
-@builds(nir.Linear, nir.Affine)
-def _linear(node: Any, context: Context) -> Law:
-    weight = context.tensor(node.weight)
-    bias = context.tensor(node.bias) if isinstance(node, nir.Affine) else None
-    return stateless(lambda x: nn.functional.linear(x, weight, bias))  # type: ignore[arg-type, return-value]
-
-
-@builds(nir.Scale)
-def _scale(node: nir.Scale, context: Context) -> Law:
-    scale = context.tensor(node.scale)
-    return stateless(lambda x: x * scale)
-
-
-@builds(nir.Conv1d)
-def _conv1d(node: nir.Conv1d, context: Context) -> Law:
-    return _convolution(node, context, 1, nn.functional.conv1d)
-
-
-@builds(nir.Conv2d)
-def _conv2d(node: nir.Conv2d, context: Context) -> Law:
-    return _convolution(node, context, 2, nn.functional.conv2d)
-
-
-def _convolution(node: Any, context: Context, axes: int, function: Callable[..., Any]) -> Law:
-    weight, bias = context.tensor(node.weight), context.tensor(node.bias)
-    stride = integers(node, "stride", 1, axes)
-    dilation = integers(node, "dilation", 1, axes)
-    # torch pads the last axis first.
-    padding = [n for both in reversed(conv_padding(node, axes)) for n in both]
-
-    def convolve(x: Any) -> Any:
-        padded = nn.functional.pad(x, padding)
-        return function(padded, weight, bias, stride, 0, dilation, int(node.groups))
-
-    return stateless(convolve)
-
-
-@builds(nir.AvgPool2d, nir.SumPool2d)
-def _pool2d(node: Any, context: Context) -> Law:
-    divisor = 1 if isinstance(node, nir.SumPool2d) else None
-    pool = nn.AvgPool2d(
-        pair(node, "kernel_size", 1),
-        pair(node, "stride", 1),
-        pair(node, "padding", 0),
-        divisor_override=divisor,
-    )
-    return stateless(pool)
-
-
-@builds(nir.Flatten)
-def _flatten(node: nir.Flatten, context: Context) -> Law:
-    def with_batch(dimension: int) -> int:
-        return dimension + 1 if dimension >= 0 else dimension
-
-    return stateless(nn.Flatten(with_batch(int(node.start_dim)), with_batch(int(node.end_dim))))
+@builds(*(kind for kind in LAYERS if kind is not nir.Threshold))
+def _static(node: nir.NIRNode, context: Context) -> Law:
+    layer: Any = LAYERS[type(node)](node, context)
+    return stateless(layer)
 
 
 @builds(nir.Delay)

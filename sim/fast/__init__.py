@@ -1,0 +1,193 @@
+"""The fast simulator: the reference's laws, layer by layer, in compiled passes over memory.
+
+See `engine` for the order of execution, `kernels` for the neurons, `chunks` for the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from msg_deploy.deployment import Deployment
+from msg_deploy.options import Precision
+from msg_deploy.sim.simulator import FloatArray, Trace, check_inputs, register, repeats, scores
+from msg_deploy.terminals import join
+
+if TYPE_CHECKING:
+    from msg_deploy.sim.activity import Activity
+    from msg_deploy.sim.fast.engine import Watcher
+
+DEFAULT_MEMORY = 2**31
+
+
+@register
+class Fast:
+    """Layer by layer, all steps at once wherever the graph is not cyclic.
+
+    Args:
+        memory: bytes for the values between the layers; weights and what is recorded come on top.
+        threads: None: as many as torch uses.
+    """
+
+    name = "fast"
+
+    def __init__(self, memory: int = DEFAULT_MEMORY, threads: int | None = None) -> None:
+        self.memory = memory
+        self.threads = threads
+        self._prepared: tuple[tuple[Any, ...], Any] | None = None
+
+    def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
+        """Nothing: a valid graph can be run."""
+        return []
+
+    def run(
+        self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float64"
+    ) -> Trace:
+        """See `Simulator.run`."""
+        from msg_deploy.graph import plan
+        from msg_deploy.sim.fast.watchers import Recorder
+
+        check_inputs(deployment, inputs)
+        known, readout = plan(deployment.graph), deployment.readout
+        sources = (readout.source,) if readout else known.outputs
+        kept = {*known.outputs, *sources}
+        recorder = Recorder(deployment, kept, inputs.shape[:2], np.dtype(precision))
+        for _ in self._watched(deployment, inputs, precision, recorder):
+            pass
+        outputs = join([recorder.values[name] for name in known.outputs], 2)
+        return Trace(
+            simulator=self.name,
+            spikes=recorder.spikes,
+            membranes=recorder.potentials,
+            outputs=outputs,
+            currents=join([recorder.values[name] for name in sources], 2),
+            scores=scores(deployment, outputs),
+        )
+
+    def scores(
+        self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float32"
+    ) -> FloatArray:
+        """Class scores (B, C) alone, by TWO or the sum over time; nothing else is kept.
+
+        Args:
+            deployment: to run.
+            inputs: (T, B, *input shape).
+            precision: of the computation.
+
+        Raises:
+            GraphError: the graph is not valid.
+            UsageError: the inputs have another shape.
+        """
+        from msg_deploy.graph import plan
+        from msg_deploy.sim.fast.watchers import Scores
+
+        watcher = Scores(deployment, plan(deployment.graph))
+        parts = self._watched(deployment, inputs, precision, watcher, watcher.skipped)
+        return np.concatenate([watcher.take() for _ in parts])
+
+    def activity(
+        self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float32"
+    ) -> Activity:
+        """Spikes and synaptic operations; arguments and errors as those of `scores`."""
+        from msg_deploy.sim.activity import Counter
+
+        counter = Counter(deployment)
+        for _ in self._watched(deployment, inputs, precision, counter):
+            pass
+        return counter.activity(inputs.shape[1])
+
+    def scores_and_activity(
+        self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float32"
+    ) -> tuple[FloatArray, Activity]:
+        """Both in one run; arguments and errors as those of `scores`."""
+        from msg_deploy.graph import plan
+        from msg_deploy.sim.activity import Counter
+        from msg_deploy.sim.fast.watchers import Scores, Several
+
+        counter = Counter(deployment)
+        watcher = Scores(deployment, plan(deployment.graph), folded=False)
+        parts = self._watched(deployment, inputs, precision, Several((watcher, counter)))
+        scores = np.concatenate([watcher.take() for _ in parts])
+        return scores, counter.activity(inputs.shape[1])
+
+    def watch(
+        self,
+        deployment: Deployment,
+        inputs: FloatArray,
+        watcher: Watcher,
+        precision: Precision = "float64",
+    ) -> None:
+        """Run everything for a watcher's sake; other arguments and errors as those of `scores`."""
+        for _ in self._watched(deployment, inputs, precision, watcher):
+            pass
+
+    def _watched(
+        self,
+        deployment: Deployment,
+        inputs: FloatArray,
+        precision: Precision,
+        watcher: Any,
+        skipped: frozenset[str] = frozenset(),
+    ) -> Iterator[slice]:
+        """Run everything; yields the samples that have run all their steps."""
+        check_inputs(deployment, inputs)
+        engine = self._engine(deployment, precision, skipped)
+        with using(self.threads), torch.no_grad():
+            yield from self._advance(engine, deployment, inputs, watcher)
+
+    def _engine(self, deployment: Deployment, precision: Precision, skipped: frozenset[str]) -> Any:
+        """The graph made ready; the last one is kept for the next batch."""
+        from msg_deploy.sim.fast.engine import Engine
+
+        key = (id(deployment.graph), deployment.timing, precision, skipped)
+        if self._prepared is None or self._prepared[0] != key:
+            engine = Engine(deployment, getattr(torch, precision), skipped)
+            # The graph is kept, so that no other one can have its id.
+            self._prepared = (key, (engine, deployment.graph))
+        return self._prepared[1][0]
+
+    def _advance(
+        self, engine: Any, deployment: Deployment, inputs: FloatArray, watcher: Any
+    ) -> Iterator[slice]:
+        """Chunk by chunk, as `_watched`."""
+        from msg_deploy.sim.fast.chunks import chunks
+
+        constant = deployment.input.encoding == "direct" and repeats(inputs)
+        steps, each = len(inputs), engine.most_values * engine.dtype.itemsize
+        for samples, times in chunks(inputs.shape[1], steps, each, self.memory):
+            if times.start == 0:
+                state = engine.start(samples.stop - samples.start)
+                watcher.begin(samples)
+            part = inputs[:1, samples] if constant else inputs[times, samples]
+            entering = torch.from_numpy(np.ascontiguousarray(part)).to(engine.dtype)
+            engine.advance(entering, len(range(*times.indices(steps))), state, watcher)
+            if times.stop >= steps:
+                yield samples
+
+
+def most_threads() -> int:
+    """As many as numba has started."""
+    import numba
+
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return most
+
+
+@contextlib.contextmanager
+def using(threads: int | None) -> Iterator[None]:
+    """As many threads in torch and numba, which never work at the same time; as before, after."""
+    import numba
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    wanted = threads or before[0]
+    torch.set_num_threads(wanted)
+    numba.set_num_threads(min(wanted, most_threads()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])

@@ -1,0 +1,123 @@
+"""Products with few values other than 0, one arriving event at a time.
+
+Each event adds its column of weights to the outputs; what does not arrive costs a look. Measured
+against torch's dense products (benchmarks/simulate.py), a matrix gains below about a tenth of its
+inputs, a convolution below a fiftieth; the limits here are a little lower. The density is measured
+anew for every input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from msg_deploy.deployment import Shape
+from msg_deploy.primitives import pair
+from msg_deploy.primitives.convolution import conv_padding
+from msg_deploy.sim.fast.kernels import kernel
+from msg_deploy.sim.torch_layers import Layer
+
+MATRIX, CONVOLUTION = 0.08, 0.015
+"""Densities up to which events win."""
+
+
+@kernel
+def add_columns(x, weight, bias, out):  # type: ignore[no-untyped-def]
+    """Out = x W + b; x (N, in), weight (in, out), out (N, out)."""
+    for row in prange(len(x)):
+        sums = out[row]
+        sums[:] = bias
+        for j in range(x.shape[1]):
+            value = x[row, j]
+            if value != 0:
+                sums += value * weight[j]
+
+
+@kernel
+def add_kernels(x, weight, bias, stride, padding, dilation, out):  # type: ignore[no-untyped-def]
+    """A convolution; x (N, H, W, in), weight (in, height, width, out), out (N, H', W', out)."""
+    rows, columns = out.shape[1], out.shape[2]
+    for sample in prange(len(x)):
+        sums = out[sample]
+        for a in range(rows):
+            for b in range(columns):
+                sums[a, b] = bias
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                for k in range(x.shape[3]):
+                    value = x[sample, i, j, k]
+                    if value == 0:
+                        continue
+                    for p in range(weight.shape[1]):
+                        above = i + padding[0] - p * dilation[0]
+                        if above < 0 or above % stride[0] or above // stride[0] >= rows:
+                            continue
+                        for q in range(weight.shape[2]):
+                            left = j + padding[1] - q * dilation[1]
+                            if left < 0 or left % stride[1] or left // stride[1] >= columns:
+                                continue
+                            sums[above // stride[0], left // stride[1]] += value * weight[k, p, q]
+
+
+def by_density(node: nir.NIRNode, shape: Shape, dense: Layer, dtype: torch.dtype) -> Layer:
+    """The layer by events where few arrive, else as it is.
+
+    Args:
+        node: any without state.
+        shape: of its output.
+        dense: the layer.
+        dtype: of the computation.
+    """
+    if isinstance(node, (nir.Linear, nir.Affine)):
+        return _choosing(dense, _matrix(node, dtype), MATRIX)
+    if isinstance(node, nir.Conv2d) and int(node.groups) == 1:
+        return _choosing(dense, _convolution(node, shape, dtype), CONVOLUTION)
+    return dense
+
+
+def _choosing(dense: Layer, sparse: Layer, limit: float) -> Layer:
+    def run(x: Tensor) -> Tensor:
+        few = x.dtype.is_floating_point and int(torch.count_nonzero(x)) <= limit * x.numel()
+        return sparse(x) if few else dense(x)
+
+    return run
+
+
+def _parameters(node: Any, dtype: torch.dtype) -> tuple[np.ndarray[Any, Any], ...]:
+    numpy_type = np.dtype(str(dtype).removeprefix("torch."))
+    weight = np.asarray(node.weight, numpy_type)
+    bias = getattr(node, "bias", np.zeros(len(weight)))
+    return weight, np.ascontiguousarray(bias, numpy_type)
+
+
+def _matrix(node: Any, dtype: torch.dtype) -> Layer:
+    weight, bias = _parameters(node, dtype)
+    columns = np.ascontiguousarray(weight.T)
+
+    def run(x: Tensor) -> Tensor:
+        values = x.contiguous().numpy()
+        out = np.empty((len(values), len(bias)), values.dtype)
+        add_columns(out.size, values, columns, bias, out)
+        return torch.from_numpy(out)
+
+    return run
+
+
+def _convolution(node: nir.Conv2d, shape: Shape, dtype: torch.dtype) -> Layer:
+    weight, bias = _parameters(node, dtype)
+    kernels = np.ascontiguousarray(np.moveaxis(weight, 0, -1))
+    stride, dilation = pair(node, "stride", 1), pair(node, "dilation", 1)
+    padding = tuple(before for before, _ in conv_padding(node, 2))
+
+    def run(x: Tensor) -> Tensor:
+        values = x.permute(0, 2, 3, 1).contiguous().numpy()
+        out = np.empty((len(values), *shape[1:], shape[0]), values.dtype)
+        add_kernels(out.size, values, kernels, bias, stride, padding, dilation, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    return run

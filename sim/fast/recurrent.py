@@ -1,0 +1,106 @@
+"""A neuron that feeds back into itself through one matrix: all steps in one compiled loop.
+
+What comes back at a step is the sum of the columns of the neurons that fired at the step before, so
+it is added column by column. Larger layers, and other cycles, run step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nir
+import numpy as np
+from numba import prange
+
+from msg_deploy.graph import Incoming, Plan
+from msg_deploy.sim.fast.kernels import kernel
+from msg_deploy.sim.fast.memory import Array
+from msg_deploy.sim.fast.stateful import Neuron
+
+LARGEST = 512
+"""Neurons up to which columns win over matrix products."""
+KINDS = (nir.LIF, nir.IF, nir.CubaLIF)
+LIF, IF = 0, 1
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The two nodes of such a cycle.
+
+    Attributes:
+        neuron: name of the neuron.
+        matrix: name of the matrix behind it, whose edge to the neuron closes the cycle.
+    """
+
+    neuron: str
+    matrix: str
+
+
+def loop_of(nodes: Sequence[str], graph: nir.NIRGraph, known: Plan) -> Loop | None:
+    """The loop that these nodes of a cycle are, or None."""
+    if len(nodes) != 2:
+        return None
+    neuron, matrix = nodes
+    fits = (
+        isinstance(graph.nodes[neuron], KINDS)
+        and isinstance(graph.nodes[matrix], (nir.Affine, nir.Linear))
+        and known.incoming[matrix] == (Incoming(neuron, False),)
+        and Incoming(matrix, True) in known.incoming[neuron]
+        and [b for a, b in graph.edges if a == matrix] == [neuron]
+        and len(known.shapes[neuron]) == 1
+        and known.shapes[neuron][0] <= LARGEST
+    )
+    return Loop(neuron, matrix) if fits else None
+
+
+@kernel
+def run_loop(  # type: ignore[no-untyped-def]
+    kind, x, current, v, fade, gain_in, leak, gain, rest, limit, after, subtract, columns, bias,
+    before, begun, emitted, membranes,
+):  # fmt: skip
+    """The laws of `kernels`, on x plus what comes back.
+
+    Columns (N, N): of neuron i, what it adds to each; before (B, N): spikes of the step before,
+    moved on; begun: there was a step before.
+    """
+    steps, batch, count = emitted.shape
+    for b in prange(batch):
+        sums = np.empty_like(bias)
+        for t in range(steps):
+            sums[:] = x[t if len(x) > 1 else 0, b]
+            if begun or t > 0:
+                sums += bias
+                for i in range(count):
+                    if before[b, i] != 0:
+                        sums += columns[i]
+            for j in range(count):
+                if kind == LIF:
+                    u = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * sums[j])
+                elif kind == IF:
+                    u = v[b, j] + gain[j] * sums[j]
+                else:
+                    c = current[b, j] + fade[j] * (-current[b, j] + gain_in[j] * sums[j])
+                    current[b, j] = c
+                    u = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * c)
+                fired = u > limit[j]
+                emitted[t, b, j] = 1 if fired else 0
+                before[b, j] = emitted[t, b, j]
+                left = u - limit[j] if subtract else after[j]
+                v[b, j] = left if fired else u
+                if len(membranes):
+                    membranes[t, b, j] = u
+
+
+def arguments(node: Any, neuron: Neuron, state: tuple[Array, ...], x: Array) -> tuple[Any, ...]:
+    """The first arguments of `run_loop`: kind, input, states and parameters; unused ones empty."""
+    none, no_state = np.empty(0, x.dtype), np.empty((0, 0), x.dtype)
+    if isinstance(node, nir.LIF):
+        leak, gain, rest, limit, after = neuron.parameters
+        return (LIF, x, no_state, *state, none, none, leak, gain, rest, limit, after)
+    if isinstance(node, nir.IF):
+        gain, limit, after = neuron.parameters
+        return (IF, x, no_state, *state, none, none, none, gain, none, limit, after)
+    fade, gain_in, leak, gain, rest, limit, after = neuron.parameters
+    return (2, x, *state, fade, gain_in, leak, gain, rest, limit, after)
