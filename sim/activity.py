@@ -8,7 +8,7 @@ a multiply-accumulate (MAC); biases are not counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from msg_deploy.deployment import Deployment
-from msg_deploy.graph import Plan, plan
+from msg_deploy.graph import Plan
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.fast.engine import Watcher
 from msg_deploy.sim.torch_layers import LAYERS, Context
@@ -97,18 +97,17 @@ class Counter(Watcher):
 
     Args:
         deployment: that is run.
+        known: its plan.
+        fans: of its layers with weights, see `fans_out`.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
-        known, nodes = plan(deployment.graph), deployment.graph.nodes
-        steps = deployment.timing.steps
+    def __init__(self, deployment: Deployment, known: Plan, fans: Mapping[str, Tensor]) -> None:
+        nodes, steps = deployment.graph.nodes, deployment.timing.steps
         self.steps = steps
         self.sizes = {
             n: math.prod(known.shapes[n]) for n in known.order if primitive_of(nodes[n]).spiking
         }
-        self.fans = {
-            n: fan_out(deployment, known, n) for n in known.order if isinstance(nodes[n], SYNAPTIC)
-        }
+        self.fans = fans
         self.dense = {n: _dense(nodes[n], known, n) for n in self.fans}
         self.spikes = {n: np.zeros(steps, np.int64) for n in self.sizes}
         self.effective = {n: np.zeros(steps, np.int64) for n in self.fans}
@@ -150,7 +149,13 @@ def _over_samples(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1, dtype=torch.float64).to(torch.int64)
 
 
-def fan_out(deployment: Deployment, known: Plan, name: str) -> Tensor:
+def fans_out(deployment: Deployment, known: Plan) -> dict[str, Tensor]:
+    """The fan-out of every layer with weights, in the order of execution."""
+    synaptic = (n for n in known.order if isinstance(deployment.graph.nodes[n], SYNAPTIC))
+    return {name: _fan_out(deployment, known, name) for name in synaptic}
+
+
+def _fan_out(deployment: Deployment, known: Plan, name: str) -> Tensor:
     """How many weights other than 0 each input element of a layer meets, int64 (*input shape)."""
     node: Any = deployment.graph.nodes[name]
     present = (np.asarray(node.weight) != 0).astype(np.float64)

@@ -14,6 +14,7 @@ from msg_deploy import trace
 from msg_deploy.deployment import Deployment, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.fold import FOLDS, fold_two
+from msg_deploy.graph import plan
 from msg_deploy.options import Precision
 from msg_deploy.sim.fast import Fast, events, int8
 from msg_deploy.sim.fast.chunks import chunks
@@ -175,7 +176,7 @@ def test_integers_to_the_bit(name: str, whole: int, step: float) -> None:
     inputs = np.random.default_rng(0).integers(0, 2, (5, 3, 1, 16, 16)).astype(np.float32)
     fast = Fast()
     found = fast.run(deployment, inputs, "float32")
-    engine = Engine(deployment, torch.float32)
+    engine = Engine(deployment, plan(deployment.graph), torch.float32)
     if int8.available():
         # The first layer's input is not known to be whole; what follows AvgPool2d is not.
         assert len(engine.whole) == whole
@@ -211,7 +212,7 @@ def test_what_would_round_stays_float() -> None:
 def test_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "available", lambda: False)
     deployment = on_a_grid(trace(random_network()), 1.0)
-    assert not Engine(deployment, torch.float32).whole
+    assert not Engine(deployment, plan(deployment.graph), torch.float32).whole
 
 
 @given(
@@ -301,7 +302,7 @@ def test_a_neuron_that_feeds_back(kind: str, reset: str, bias: float, memory: in
     )
     edges = [e for e in deployment.graph.edges if e != ("n2", "output")]
     deployment.graph.edges[:] = [*edges, ("n1", "output"), ("n2", "n1")]
-    assert Engine(deployment, torch.float64).loops
+    assert Engine(deployment, plan(deployment.graph), torch.float64).loops
     inputs = random.normal(size=(12, 5, 4))
     expected = Reference().run(deployment, inputs)
     found = Fast(memory).run(deployment, inputs)
@@ -310,3 +311,13 @@ def test_a_neuron_that_feeds_back(kind: str, reset: str, bias: float, memory: in
     np.testing.assert_allclose(found.membranes["n1"], expected.membranes["n1"], atol=1e-12)
     counted = {s.node: s for s in Fast(memory).activity(deployment, inputs, "float64").synapses}
     assert counted["n2"].effective.sum() == 6 * expected.spikes["n1"].sum()
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (9, 16, 20, 20), (7, 1, 5, 5), (0, 3)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_density(shape: tuple[int, ...], share: float) -> None:
+    x = torch.from_numpy(np.random.default_rng(0).random(shape) < share).float()
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    expected = float(x.mean()) if x.numel() else 0.0
+    assert events.density(x) == pytest.approx(expected, abs=0.02)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from msg_deploy.terminals import join
 
 if TYPE_CHECKING:
     from msg_deploy.sim.activity import Activity
-    from msg_deploy.sim.fast.engine import Watcher
+    from msg_deploy.sim.fast.engine import Engine, Watcher
+    from msg_deploy.sim.fast.prepared import Prepared
 
 DEFAULT_MEMORY = 2**31
 
@@ -38,7 +39,7 @@ class Fast:
     def __init__(self, memory: int = DEFAULT_MEMORY, threads: int | None = None) -> None:
         self.memory = memory
         self.threads = threads
-        self._prepared: tuple[tuple[Any, ...], Any] | None = None
+        self._prepared: Prepared | None = None
 
     def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
         """Nothing: a valid graph can be run."""
@@ -48,14 +49,13 @@ class Fast:
         self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float64"
     ) -> Trace:
         """See `Simulator.run`."""
-        from msg_deploy.graph import plan
         from msg_deploy.sim.fast.watchers import Recorder
 
         check_inputs(deployment, inputs)
-        known, readout = plan(deployment.graph), deployment.readout
+        known, readout = self._ready(deployment, precision).known, deployment.readout
         sources = (readout.source,) if readout else known.outputs
         kept = {*known.outputs, *sources}
-        recorder = Recorder(deployment, kept, inputs.shape[:2], np.dtype(precision))
+        recorder = Recorder(deployment, known, kept, inputs.shape[:2], np.dtype(precision))
         for _ in self._watched(deployment, inputs, precision, recorder):
             pass
         outputs = join([recorder.values[name] for name in known.outputs], 2)
@@ -82,10 +82,7 @@ class Fast:
             GraphError: the graph is not valid.
             UsageError: the inputs have another shape.
         """
-        from msg_deploy.graph import plan
-        from msg_deploy.sim.fast.watchers import Scores
-
-        watcher = Scores(deployment, plan(deployment.graph))
+        watcher = self._ready(deployment, precision).scores
         parts = self._watched(deployment, inputs, precision, watcher, watcher.skipped)
         return np.concatenate([watcher.take() for _ in parts])
 
@@ -93,9 +90,7 @@ class Fast:
         self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float32"
     ) -> Activity:
         """Spikes and synaptic operations; arguments and errors as those of `scores`."""
-        from msg_deploy.sim.activity import Counter
-
-        counter = Counter(deployment)
+        counter = self._ready(deployment, precision).counter()
         for _ in self._watched(deployment, inputs, precision, counter):
             pass
         return counter.activity(inputs.shape[1])
@@ -104,12 +99,11 @@ class Fast:
         self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float32"
     ) -> tuple[FloatArray, Activity]:
         """Both in one run; arguments and errors as those of `scores`."""
-        from msg_deploy.graph import plan
-        from msg_deploy.sim.activity import Counter
         from msg_deploy.sim.fast.watchers import Scores, Several
 
-        counter = Counter(deployment)
-        watcher = Scores(deployment, plan(deployment.graph), folded=False)
+        prepared = self._ready(deployment, precision)
+        counter = prepared.counter()
+        watcher = Scores(deployment, prepared.known, folded=False)
         parts = self._watched(deployment, inputs, precision, Several((watcher, counter)))
         scores = np.concatenate([watcher.take() for _ in parts])
         return scores, counter.activity(inputs.shape[1])
@@ -130,28 +124,25 @@ class Fast:
         deployment: Deployment,
         inputs: FloatArray,
         precision: Precision,
-        watcher: Any,
+        watcher: Watcher,
         skipped: frozenset[str] = frozenset(),
     ) -> Iterator[slice]:
         """Run everything; yields the samples that have run all their steps."""
         check_inputs(deployment, inputs)
-        engine = self._engine(deployment, precision, skipped)
+        engine = self._ready(deployment, precision).engine(skipped)
         with using(self.threads), torch.no_grad():
             yield from self._advance(engine, deployment, inputs, watcher)
 
-    def _engine(self, deployment: Deployment, precision: Precision, skipped: frozenset[str]) -> Any:
-        """The graph made ready; the last one is kept for the next batch."""
-        from msg_deploy.sim.fast.engine import Engine
+    def _ready(self, deployment: Deployment, precision: Precision) -> Prepared:
+        """The network made ready; the last one is kept for the next batch."""
+        from msg_deploy.sim.fast.prepared import Prepared
 
-        key = (id(deployment.graph), deployment.timing, precision, skipped)
-        if self._prepared is None or self._prepared[0] != key:
-            engine = Engine(deployment, getattr(torch, precision), skipped)
-            # The graph is kept, so that no other one can have its id.
-            self._prepared = (key, (engine, deployment.graph))
-        return self._prepared[1][0]
+        if self._prepared is None or not self._prepared.is_of(deployment, precision):
+            self._prepared = Prepared(deployment, precision)
+        return self._prepared
 
     def _advance(
-        self, engine: Any, deployment: Deployment, inputs: FloatArray, watcher: Any
+        self, engine: Engine, deployment: Deployment, inputs: FloatArray, watcher: Watcher
     ) -> Iterator[slice]:
         """Chunk by chunk, as `_watched`."""
         from msg_deploy.sim.fast.chunks import chunks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-CACHE = 2**26
+CACHE = 2**24
 """Bytes that a chunk takes if it can, although the budget is larger: memory that is used again at
 once is still in the cache, and need not be asked from the system."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from msg_deploy.components import closes, components
 from msg_deploy.deployment import Deployment
-from msg_deploy.graph import Plan, plan
+from msg_deploy.graph import Plan
 from msg_deploy.integers import arriving_integers
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.fast import int8, stateful
@@ -83,7 +83,8 @@ class Engine:
     """Runs one graph.
 
     Args:
-        deployment: whose graph is valid.
+        deployment: to run.
+        known: its plan.
         dtype: of the computation.
         skipped: nodes that are left out, because nothing of what they give is needed.
         integers: compute in 8-bit integers what is then float32's to the bit.
@@ -96,11 +97,12 @@ class Engine:
     def __init__(
         self,
         deployment: Deployment,
+        known: Plan,
         dtype: torch.dtype,
         skipped: frozenset[str] = frozenset(),
         integers: bool = True,
     ) -> None:
-        self.known = plan(deployment.graph)
+        self.known = known
         self.dtype = dtype
         self.skipped = skipped
         self.layers: dict[str, Layer] = {}

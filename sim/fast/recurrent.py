@@ -67,30 +67,35 @@ def run_loop(  # type: ignore[no-untyped-def]
     """
     steps, batch, count = emitted.shape
     for b in prange(batch):
-        sums = np.empty_like(bias)
+        sums, u = np.empty_like(bias), np.empty_like(bias)
         for t in range(steps):
-            sums[:] = x[t if len(x) > 1 else 0, b]
-            if begun or t > 0:
-                sums += bias
-                for i in range(count):
-                    if before[b, i] != 0:
-                        sums += columns[i]
+            arriving = x[t if len(x) > 1 else 0, b]
             for j in range(count):
-                if kind == LIF:
-                    u = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * sums[j])
-                elif kind == IF:
-                    u = v[b, j] + gain[j] * sums[j]
-                else:
+                sums[j] = arriving[j] + bias[j] if begun or t > 0 else arriving[j]
+            for i in range(count):
+                if (begun or t > 0) and before[b, i] != 0:
+                    for j in range(count):
+                        sums[j] += columns[i, j]
+            if kind == LIF:
+                for j in range(count):
+                    u[j] = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * sums[j])
+            elif kind == IF:
+                for j in range(count):
+                    u[j] = v[b, j] + gain[j] * sums[j]
+            else:
+                for j in range(count):
                     c = current[b, j] + fade[j] * (-current[b, j] + gain_in[j] * sums[j])
                     current[b, j] = c
-                    u = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * c)
-                fired = u > limit[j]
-                emitted[t, b, j] = 1 if fired else 0
-                before[b, j] = emitted[t, b, j]
-                left = u - limit[j] if subtract else after[j]
-                v[b, j] = left if fired else u
-                if len(membranes):
-                    membranes[t, b, j] = u
+                    u[j] = v[b, j] + leak[j] * ((rest[j] - v[b, j]) + gain[j] * c)
+            for j in range(count):
+                fired = u[j] > limit[j]
+                spike = 1 if fired else 0
+                emitted[t, b, j] = spike
+                before[b, j] = spike
+                left = u[j] - limit[j] if subtract else after[j]
+                v[b, j] = left if fired else u[j]
+            if len(membranes):
+                membranes[t, b] = u
 
 
 def arguments(node: Any, neuron: Neuron, state: tuple[Array, ...], x: Array) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msg_deploy.deployment import Deployment, Shape
-from msg_deploy.graph import Plan, plan
+from msg_deploy.graph import Plan
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.fast.engine import Watcher
 from msg_deploy.sim.fast.stateful import Emitted
@@ -26,15 +26,21 @@ class Recorder(Watcher):
 
     Args:
         deployment: that is run.
+        known: its plan.
         values: names of nodes whose values are kept.
         shape: T and B.
         dtype: of the computation.
     """
 
     def __init__(
-        self, deployment: Deployment, values: set[str], shape: Shape, dtype: npt.DTypeLike
+        self,
+        deployment: Deployment,
+        known: Plan,
+        values: set[str],
+        shape: Shape,
+        dtype: npt.DTypeLike,
     ) -> None:
-        known, nodes = plan(deployment.graph), deployment.graph.nodes
+        nodes = deployment.graph.nodes
         ordered = [name for name in known.order if primitive_of(nodes[name]).spiking]
         self.spikes = {n: np.empty((*shape, *known.shapes[n]), np.uint8) for n in ordered}
         self.potentials = {n: np.empty((*shape, *known.shapes[n]), dtype) for n in ordered}
