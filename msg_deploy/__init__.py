@@ -11,8 +11,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from msg_deploy.api import RuntimeOptions as RuntimeOptions
     from msg_deploy.api import check as check
     from msg_deploy.api import export as export
+    from msg_deploy.api import export_onnx as export_onnx
     from msg_deploy.checkpoint import load as load
     from msg_deploy.checkpoint import save as save
     from msg_deploy.data import DataOptions as DataOptions
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from msg_deploy.deployment import Timing as Timing
     from msg_deploy.errors import MsgDeployError as MsgDeployError
     from msg_deploy.exporters.adapters import ForeignNetwork as ForeignNetwork
+    from msg_deploy.exporters.onnx.build import OnnxOptions as OnnxOptions
     from msg_deploy.exporters.trace import trace as trace
     from msg_deploy.masking import MaskedSurrogate as MaskedSurrogate
     from msg_deploy.masking import MaskedSurrogateGradient as MaskedSurrogateGradient
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
     from msg_deploy.networks import SpikingNetwork as SpikingNetwork
     from msg_deploy.neuron import LIF as LIF
     from msg_deploy.readout import TWO as TWO
+    from msg_deploy.sim.certificate import Certificate as Certificate
+    from msg_deploy.sim.certificate import certify as certify
     from msg_deploy.sim.compare import Verdict as Verdict
+    from msg_deploy.terminals import join_inputs as join_inputs
+    from msg_deploy.terminals import split_outputs as split_outputs
     from msg_deploy.train import TrainingOptions as TrainingOptions
     from msg_deploy.zoo import build as build
 
@@ -41,6 +48,8 @@ __version__ = importlib.metadata.version("msg-deploy")
 PUBLIC = {
     "check": "api",
     "export": "api",
+    "export_onnx": "api",
+    "RuntimeOptions": "api",
     "load": "checkpoint",
     "save": "checkpoint",
     "DataOptions": "data",
@@ -53,6 +62,7 @@ PUBLIC = {
     "Timing": "deployment",
     "MsgDeployError": "errors",
     "ForeignNetwork": "exporters.adapters",
+    "OnnxOptions": "exporters.onnx.build",
     "trace": "exporters.trace",
     "MaskedSurrogate": "masking",
     "MaskedSurrogateGradient": "masking",
@@ -60,7 +70,11 @@ PUBLIC = {
     "SpikingNetwork": "networks",
     "LIF": "neuron",
     "TWO": "readout",
+    "Certificate": "sim.certificate",
+    "certify": "sim.certificate",
     "Verdict": "sim.compare",
+    "join_inputs": "terminals",
+    "split_outputs": "terminals",
     "TrainingOptions": "train",
     "build": "zoo",
 }

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from msg_deploy import checkpoint
 from msg_deploy.data import data_options, datasets, load_dataset
-from msg_deploy.deployment import Deployment, InputSpec, Timing
-from msg_deploy.errors import UsageError
+from msg_deploy.data.npz import samples_npz
+from msg_deploy.deployment import Deployment, InputSpec, Metadata, Timing
+from msg_deploy.errors import GraphError, UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.adapters import ForeignNetwork
+from msg_deploy.exporters.branches import unfused
 from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.exporters.fold import FoldEffect, cheapest, fold_effect, fold_two
 from msg_deploy.exporters.trace import trace
-from msg_deploy.graph import plan
 from msg_deploy.networks import SpikingNetwork, encode
 from msg_deploy.options import FoldChoice, Precision
-from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.compare import (
     TOLERANCE,
     Comparison,
+    Kind,
+    Layout,
+    ParameterDifference,
     Verdict,
     compare,
+    compare_metadata,
     compare_parameters,
     layout,
     merge_all,
 )
 from msg_deploy.sim.framework import FrameworkModule
-from msg_deploy.sim.simulator import FloatArray, Simulator, simulator
+from msg_deploy.sim.simulator import FloatArray, Simulator, Trace, simulator
 from msg_deploy.sim.torch_core import TorchCore
+
+if TYPE_CHECKING:
+    from msg_deploy.exporters.onnx.build import OnnxOptions
+    from msg_deploy.exporters.onnx.file import OnnxModel
+    from msg_deploy.sim.diagnosis.findings import Diagnosis
+    from msg_deploy.sim.explanation import Rounding
 
 Model = str | Path | SpikingNetwork | ForeignNetwork | Deployment
 DEFAULT_SIMULATORS = ("reference", "norse")
+ONNX_SIMULATORS = ("onnxruntime", "onnx_reference")
+"""Those that run .onnx files."""
 DEFAULT_RANDOM = 64
 LARGEST_BATCH = 128
 TRACE_BYTES = 2**29
@@ -51,20 +62,91 @@ class Subject:
 
     Attributes:
         name: file or type.
-        deployment: its graph.
+        content: its graph, or the ONNX model that it is.
         own: the simulator that it brings along (the torch module of a checkpoint), if any.
     """
 
     name: str
-    deployment: Deployment
+    content: Deployment | OnnxModel
     own: Simulator | None = None
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether there is a graph of NIR."""
+        return isinstance(self.content, Deployment)
+
+    @property
+    def deployment(self) -> Deployment:
+        """Its graph.
+
+        Raises:
+            UsageError: an .onnx file, which has none.
+        """
+        if not isinstance(self.content, Deployment):
+            raise UsageError(
+                f"{self.name}: has no graph of NIR; a .pt or .nir file is needed here."
+            )
+        return self.content
+
+    @property
+    def onnx(self) -> OnnxModel:
+        """Its ONNX model.
+
+        Raises:
+            UsageError: it is not an .onnx file.
+        """
+        if isinstance(self.content, Deployment):
+            raise UsageError(f"{self.name}: is no ONNX model; an .onnx file is needed here.")
+        return self.content
+
+    @property
+    def metadata(self) -> Metadata:
+        """Timing, input, readout and provenance."""
+        return self.content.metadata
+
+    @property
+    def layout(self) -> Layout:
+        """What a comparison needs to know."""
+        if isinstance(self.content, Deployment):
+            return layout(self.content)
+        from msg_deploy.sim.onnx_engine import layout_of
+
+        return layout_of(self.content)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One side of a check in one simulator.
+
+    Attributes:
+        name: of the simulator.
+        run: inputs (T, B, *input shape) to what they cause.
+        gaps: why it cannot be run; empty if it can.
+    """
+
+    name: str
+    run: Callable[[FloatArray], Trace]
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How onnxruntime works.
+
+    Attributes:
+        threads: that one operator may use; None: as many as the machine has cores.
+        providers: execution providers in the order of preference; none: the CPU.
+    """
+
+    threads: int | None = None
+    providers: tuple[str, ...] = ()
 
 
 def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> Subject:
     """Load a model of any kind.
 
     Args:
-        model: a .pt or .nir file, a SpikingNetwork, a ForeignNetwork or a Deployment.
+        model: a .pt, .nir or .onnx file, a SpikingNetwork, a ForeignNetwork or a Deployment.
         foreign: timing for .nir files that carry none.
 
     Raises:
@@ -80,11 +162,15 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
     path = Path(model)
     if path.suffix == ".nir":
         return Subject(str(path), nir_file.read(path, foreign))
+    if path.suffix == ".onnx":
+        from msg_deploy.exporters.onnx import file as onnx_file
+
+        return Subject(str(path), onnx_file.read(path))
     if path.suffix in (".pt", ".pth"):
         network = checkpoint.load(path)
         provenance = replace(network.provenance, source=path.name, sha256=checkpoint.sha256(path))
         return Subject(str(path), trace(network, provenance=provenance), TorchCore(network))
-    raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; .pt and .nir are read.")
+    raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; .pt, .nir and .onnx are read.")
 
 
 def export(
@@ -123,6 +209,35 @@ def export(
     return deployment
 
 
+def export_onnx(
+    model: Model,
+    path: str | Path,
+    options: OnnxOptions | None = None,
+    inline: bool = False,
+) -> tuple[Path, ...]:
+    """Write a model as .onnx. TWO is folded by algebra, unless the graph itself has folded it.
+
+    Args:
+        model: to export.
+        path: .onnx file to write.
+        options: layout, opset, int8 and what is put out, see `OnnxOptions`.
+        inline: neurons as standard operators in place of functions.
+
+    Returns:
+        The files written: PATH, and PATH.data with the weights if they are larger than 2 GB.
+
+    Raises:
+        FileError: a file cannot be read or written.
+        TraceError: a layer has no counterpart in NIR.
+        GraphError: a node cannot be written, or int8 finds no weights on a grid.
+    """
+    from msg_deploy.exporters.onnx import build as onnx_model
+    from msg_deploy.exporters.onnx import file as onnx_file
+
+    built = onnx_model.build(open_model(model).deployment, options)
+    return onnx_file.write(onnx_file.inlined(built) if inline else built, path)
+
+
 def measure_fold(
     model: Model,
     folded: Deployment,
@@ -145,11 +260,11 @@ def measure_fold(
         UsageError: there is no data, or no TWO readout.
     """
     subject = open_model(model)
-    stimulus = _stimulus(subject.deployment, data, samples, random, 0, options or {})
+    stimulus = _stimulus(subject.metadata, data, samples, random, 0, options or {})
     mine = subject.own or simulator("reference")
     currents = [
         mine.run(subject.deployment, inputs, "float32").currents
-        for _, inputs in _batches(subject.deployment, stimulus)
+        for _, inputs in _batches(subject, stimulus)
     ]
     return fold_effect(folded, np.concatenate(currents, axis=1))
 
@@ -158,59 +273,198 @@ def check(
     a: Model,
     b: Model,
     data: str | FloatArray | None = None,
-    simulators: Sequence[str] = DEFAULT_SIMULATORS,
+    simulators: Sequence[str] | None = None,
     samples: int | None = None,
     random: int | None = None,
-    precision: Precision = "float64",
+    precision: Precision | None = None,
     seed: int = 0,
     foreign: nir_file.ForeignTiming | None = None,
     options: Mapping[str, Any] | None = None,
+    runtime: RuntimeOptions | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
+    diagnose: bool = True,
+    certify: bool = True,
+    adversarial: int = 0,
 ) -> Verdict:
     """Compare two models spike for spike.
 
-    The left side runs as it is (a checkpoint in torch, a graph in the reference simulator), the
-    right side in each of `simulators` (a checkpoint in torch).
+    The left side runs as it is (a checkpoint in torch, a graph in the reference simulator, an .onnx
+    file in onnxruntime), the right side in each of `simulators` (a checkpoint in torch).
 
     Args:
         a: left side, what was trained.
         b: right side, what was exported.
-        data: name of a data set (its held-out samples), samples (N, *shape), or None: the data set
-            that the checkpoint was trained on, if it is known.
-        simulators: for the right side.
+        data: name of a data set (its held-out samples), a .npz file of samples, samples
+            (N, *shape), or None: the data set that the checkpoint was trained on, if it is known.
+        simulators: for the right side; by default the reference and Norse, for an .onnx file
+            onnxruntime and the reference evaluator of ONNX.
         samples: use at most this many samples of the data, drawn at random from a data set;
             0: none.
         random: number of uniformly random samples within the input range, in addition to the data;
             they reach inputs that are constant in the data. Default 64.
-        precision: "float64" leaves no rounding to blame; "float32" is how most engines run.
+        precision: "float64" leaves no rounding to blame; "float32" is how most engines run, and the
+            only one for .onnx files. By default float32 with an .onnx file, float64 without.
         seed: of the random samples.
         foreign: timing for .nir files that carry none.
         options: how the data set is found and read, see `DataOptions`. What is not given is as it
             was when `a` was trained.
+        runtime: threads and providers of onnxruntime.
         on_batch: called with samples done and in total.
+        diagnose: find out which layers are at fault and why, if the verdict is DIVERGENT or TIES.
+        certify: find out which threshold decisions no rounding can change, see docs/certificate.md;
+            without that there are no verdicts PROVEN and TIES.
+        adversarial: number of samples in addition that are searched so that a decision is as close
+            to its threshold as the input range allows.
 
     Returns:
-        A Verdict, true if and only if IDENTICAL.
+        A Verdict, true if and only if PROVEN or IDENTICAL.
 
     Raises:
         FileError: a file cannot be used.
         UsageError: an argument is not accepted, or the data do not fit the models.
     """
-    if precision not in TOLERANCE:
+    if precision is not None and precision not in TOLERANCE:
         raise UsageError(f"precision must be {' or '.join(TOLERANCE)}, not {precision!r}.")
     left, right = open_model(a, foreign), open_model(b, foreign)
-    parameters = compare_parameters(left.deployment, right.deployment)
-    problems = _incomparable(left.deployment, right.deployment)
+    precision = _precision(left, right, precision)
+    parameters = _parameters(left, right)
+    problems = _incomparable(left.metadata, right.metadata)
     if problems:
         # Different numbers of steps are a difference; different inputs leave nothing to compare.
         return Verdict((), parameters, problems, precision)
-    stimulus = _stimulus(left.deployment, data, samples, random, seed, options or {})
-    engines = [right.own] if right.own else [simulator(name) for name in simulators]
-    comparisons = _run(left, right, engines, stimulus, precision, on_batch)
-    return Verdict(comparisons, parameters, (), precision)
+    runtime = runtime or RuntimeOptions()
+    mine = _engines(left, None, runtime)[0]
+    others = _engines(right, simulators, runtime)
+    if runtime != RuntimeOptions() and not any(e.name == "onnxruntime" for e in (mine, *others)):
+        raise UsageError("threads and providers are for onnxruntime, which does not run here.")
+    stimulus = _stimulus(left.metadata, data, samples, random, seed, options or {})
+    if adversarial:
+        searched = _searched(left, right, adversarial, precision, seed)
+        stimulus = np.concatenate([stimulus, searched])
+    runners = _runner(left, mine, precision), [_runner(right, e, precision) for e in others]
+    rounding = _rounding(left, right, precision) if certify else None
+    comparisons = _run(left, right, *runners, stimulus, precision, on_batch, rounding)
+    verdict = Verdict(comparisons, parameters, (), precision)
+    if diagnose and verdict.kind in (Kind.DIVERGENT, Kind.TIES):
+        return replace(verdict, diagnosis=_diagnosis(left, right, *runners, stimulus, verdict))
+    return verdict
 
 
-def _incomparable(a: Deployment, b: Deployment) -> tuple[str, ...]:
+def _rounding(
+    left: Subject, right: Subject, precision: Precision
+) -> Callable[[FloatArray], Rounding] | None:
+    """From inputs to what rounding can change; None if neither side has a graph."""
+    from msg_deploy.sim import explanation
+    from msg_deploy.sim.certificate import Certifier
+
+    if not (left.has_graph or right.has_graph):
+        return None
+    deployment = _with_graph(left, right).deployment
+    try:
+        certify = Certifier(deployment, precision)
+    except GraphError:  # a primitive that somebody added without a rule for its errors
+        return None
+    return lambda inputs: explanation.rounding(deployment, certify(inputs))
+
+
+def _searched(
+    left: Subject, right: Subject, count: int, precision: Precision, seed: int
+) -> FloatArray:
+    """Samples on which a decision is on the edge."""
+    from msg_deploy.sim.adversarial import search
+
+    if count < 0:
+        raise UsageError(f"adversarial must not be negative, not {count}.")
+    return search(_with_graph(left, right).deployment, count, precision, seed)
+
+
+def _with_graph(left: Subject, right: Subject) -> Subject:
+    """The left side, if it has a graph."""
+    return left if left.has_graph else right
+
+
+def _diagnosis(
+    left: Subject,
+    right: Subject,
+    mine: Runner,
+    others: Sequence[Runner],
+    stimulus: FloatArray,
+    verdict: Verdict,
+) -> Diagnosis | None:
+    """Of the first simulator in which something differs; None if only parameters do."""
+    from msg_deploy.sim.diagnosis.diagnose import MOST_SAMPLES, Party, explain
+
+    differing = ((r, c.first) for r, c in zip(others, verdict.comparisons, strict=True) if c.first)
+    runner, first = next(differing, (None, None))
+    if runner is None or first is None:
+        return None
+    spec, steps = left.metadata.input, left.metadata.timing.steps
+    readouts = (left.metadata.readout, right.metadata.readout)
+    return explain(
+        Party(mine.run, left.deployment if left.has_graph else None, left.layout),
+        Party(runner.run, right.deployment if right.has_graph else None, right.layout),
+        stimulus,
+        first,
+        spec,
+        lambda samples: encode(torch.from_numpy(samples), spec, steps).numpy(),
+        verdict.precision,
+        sum(readout.error for readout in readouts if readout),
+        min(MOST_SAMPLES, _batch_size(left)),
+    )
+
+
+def _precision(left: Subject, right: Subject, wanted: Precision | None) -> Precision:
+    files = [side.name for side in (left, right) if not side.has_graph]
+    if files and wanted == "float64":
+        raise UsageError(f"{files[0]}: .onnx files compute in float32; float64 is not possible.")
+    return wanted or ("float32" if files else "float64")
+
+
+def _parameters(left: Subject, right: Subject) -> tuple[ParameterDifference, ...]:
+    if left.has_graph and right.has_graph:
+        return compare_parameters(left.deployment, right.deployment)
+    return compare_metadata(left.metadata, right.metadata)
+
+
+def _engines(
+    side: Subject, names: Sequence[str] | None, runtime: RuntimeOptions
+) -> list[Simulator]:
+    """What runs a side: what it brings along, or simulators by name."""
+    if side.own:
+        return [side.own]
+    default = DEFAULT_SIMULATORS if side.has_graph else ONNX_SIMULATORS
+    for name in names or ():
+        if not side.has_graph and name not in ONNX_SIMULATORS:
+            raise UsageError(
+                f"{name} does not run .onnx files; {' and '.join(ONNX_SIMULATORS)} do."
+            )
+    return [_engine(name, runtime) for name in names or default]
+
+
+def _engine(name: str, runtime: RuntimeOptions) -> Simulator:
+    if name == "onnxruntime":
+        from msg_deploy.sim.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(runtime.threads, runtime.providers)
+    return simulator(name)
+
+
+def _runner(side: Subject, engine: Simulator, precision: Precision) -> Runner:
+    content = side.content
+    if isinstance(content, Deployment):
+        gaps = tuple(engine.unsupported(content, precision))
+
+        def run(inputs: FloatArray) -> Trace:
+            return unfused(engine.run(content, inputs, precision), content.graph)
+
+        return Runner(engine.name, run, gaps)
+    from msg_deploy.sim.onnx_engine import OnnxEngine
+
+    assert isinstance(engine, OnnxEngine)
+    return Runner(engine.name, lambda inputs: engine.run_model(content, inputs))
+
+
+def _incomparable(a: Metadata, b: Metadata) -> tuple[str, ...]:
     problems = []
     if a.input.shape != b.input.shape:
         problems.append(f"inputs have shape {a.input.shape} against {b.input.shape}")
@@ -220,7 +474,7 @@ def _incomparable(a: Deployment, b: Deployment) -> tuple[str, ...]:
 
 
 def _stimulus(
-    deployment: Deployment,
+    metadata: Metadata,
     data: str | FloatArray | None,
     samples: int | None,
     random: int | None,
@@ -231,14 +485,14 @@ def _stimulus(
     for name, count in (("samples", samples), ("random", random)):
         if count is not None and count < 0:
             raise UsageError(f"{name} must not be negative, not {count}.")
-    trained = deployment.provenance.data
+    trained = metadata.provenance.data
     if data is None and samples != 0 and trained in datasets():
         try:
-            data = _held_out(deployment, trained, samples, options)
+            data = _held_out(metadata, trained, samples, options)
         except UsageError as error:
             raise UsageError(f"{error} Or use random samples alone: --samples 0.") from error
-    chosen = _held_out(deployment, data, samples, options) if isinstance(data, str) else data
-    spec, timing = deployment.input, deployment.timing
+    chosen = _held_out(metadata, data, samples, options) if isinstance(data, str) else data
+    spec, timing = metadata.input, metadata.timing
     count = DEFAULT_RANDOM if random is None else random
     shape = spec.shape if spec.encoding == "direct" else (timing.steps, *spec.shape)
     noise = np.random.default_rng(seed).uniform(spec.low, spec.high, (count, *shape))
@@ -253,13 +507,15 @@ def _stimulus(
 
 
 def _held_out(
-    deployment: Deployment, data: str, samples: int | None, options: Mapping[str, Any]
+    metadata: Metadata, data: str, samples: int | None, options: Mapping[str, Any]
 ) -> FloatArray:
-    """Held-out samples of a data set, read as in training."""
-    trained = deployment.provenance
+    """Held-out samples of a data set, read as in training, or those of a .npz file."""
+    if data.endswith(".npz"):
+        return samples_npz(Path(data))
+    trained = metadata.provenance
     kept = trained.data_options if trained.data == data else {}
     resolved = data_options(kept, {"limit": samples or None}, options)
-    return load_dataset(data, resolved, deployment.timing.steps).test.samples
+    return load_dataset(data, resolved, metadata.timing.steps).test.samples
 
 
 def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None:
@@ -271,49 +527,53 @@ def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None
 def _run(
     left: Subject,
     right: Subject,
-    engines: Sequence[Simulator],
+    mine: Runner,
+    others: Sequence[Runner],
     stimulus: FloatArray,
     precision: Precision,
     on_batch: Callable[[int, int], None],
+    rounding: Callable[[FloatArray], Rounding] | None,
 ) -> tuple[Comparison, ...]:
-    mine = left.own or simulator("reference")
-    known = layout(left.deployment)
-    readouts = (left.deployment.readout, right.deployment.readout)
-    rewritten = left.deployment.provenance.dialect != right.deployment.provenance.dialect
-    theirs = layout(right.deployment) if rewritten else None
+    known = left.layout
+    readouts = (left.metadata.readout, right.metadata.readout)
+    rewritten = left.metadata.provenance.dialect != right.metadata.provenance.dialect
+    theirs = right.layout if rewritten else None
     fold = sum(readout.error for readout in readouts if readout)
-    gaps = {e.name: tuple(e.unsupported(right.deployment)) for e in engines}
     parts: dict[str, list[Comparison]] = {
-        name: [Comparison(mine.name, name, missing=gap)] for name, gap in gaps.items() if gap
+        r.name: [Comparison(mine.name, r.name, missing=mine.gaps or r.gaps)]
+        for r in others
+        if mine.gaps or r.gaps
     }
-    for start, inputs in _batches(left.deployment, stimulus):
-        expected = mine.run(left.deployment, inputs, precision)
-        for engine in engines:
-            if not gaps[engine.name]:
-                found = engine.run(right.deployment, inputs, precision)
-                compared = compare(
-                    expected, found, known, TOLERANCE[precision], start, fold, theirs
-                )
-                parts.setdefault(engine.name, []).append(compared)
+    able = [runner for runner in others if runner.name not in parts]
+    for start, inputs in _batches(left, stimulus) if able else ():
+        expected, found = mine.run(inputs), rounding and rounding(inputs)
+        for runner in able:
+            compared = compare(
+                expected,
+                runner.run(inputs),
+                known,
+                TOLERANCE[precision],
+                start,
+                fold,
+                theirs,
+                found,
+            )
+            parts.setdefault(runner.name, []).append(compared)
         on_batch(start + inputs.shape[1], len(stimulus))
-    return tuple(merge_all(parts[engine.name]) for engine in engines)
+    return tuple(merge_all(parts[runner.name]) for runner in others)
 
 
-def _batches(deployment: Deployment, stimulus: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+def _batches(side: Subject, stimulus: FloatArray) -> Iterator[tuple[int, FloatArray]]:
     """Index of the first sample, and inputs (T, B, ...), of batches that fit in memory."""
-    size = _batch_size(deployment)
+    size = _batch_size(side)
+    metadata = side.metadata
     for start in range(0, len(stimulus), size):
         batch = torch.from_numpy(stimulus[start : start + size])
-        yield start, encode(batch, deployment.input, deployment.timing.steps).numpy()
+        yield start, encode(batch, metadata.input, metadata.timing.steps).numpy()
 
 
-def _batch_size(deployment: Deployment) -> int:
+def _batch_size(side: Subject) -> int:
     """Samples that are run at once."""
-    known = plan(deployment.graph)
-    neurons = sum(
-        math.prod(known.shapes[name])
-        for name, node in deployment.graph.nodes.items()
-        if primitive_of(node).spiking
-    )
-    a_sample = max(neurons, 1) * deployment.timing.steps * np.dtype(np.float64).itemsize
+    neurons = sum(threshold.size for threshold in side.layout.thresholds.values())
+    a_sample = max(neurons, 1) * side.metadata.timing.steps * np.dtype(np.float64).itemsize
     return max(1, min(LARGEST_BATCH, TRACE_BYTES // a_sample))

@@ -19,6 +19,7 @@ from msg_deploy.options import (
     Broken,
     FoldChoice,
     Format,
+    Layout,
     Loss,
     Norm,
     Precision,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from msg_deploy.data import Dataset
     from msg_deploy.exporters.fold import FoldEffect
     from msg_deploy.exporters.nir import ForeignTiming
+    from msg_deploy.exporters.onnx.file import OnnxModel
     from msg_deploy.networks import SpikingNetwork
     from msg_deploy.sim.compare import Verdict
     from msg_deploy.train import Accuracy, Epoch
@@ -382,42 +384,114 @@ def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
     to: Annotated[Format, typer.Option("--to", help="Format.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write. [default: MODEL.nir]")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write. [default: MODEL.nir or MODEL.onnx]"),
     ] = None,
     two_fold: Annotated[
-        FoldChoice,
+        FoldChoice | None,
         typer.Option(
-            help="How TWO is folded: delay (exact, in the graph), bank (LI and Linear only), leak "
-            "(one LI per class, approximate), host (per-step outputs, the weights in the "
-            "metadata), or auto (the cheapest in the graph within --fold-tolerance).",
+            help="NIR: how TWO is folded: delay (exact, in the graph), bank (LI and Linear only), "
+            "leak (one LI per class, approximate), host (per-step outputs, the weights in the "
+            "metadata), or auto (the cheapest in the graph within --fold-tolerance). "
+            "[default: delay]",
         ),
-    ] = "delay",
+    ] = None,
     dialect: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="How the network is written: nir, or portable, which Norse, snnTorch and "
-            "spikingjelly import to the same spikes (with --two-fold host)."
+            help="NIR: how the network is written: nir; portable, which Norse, snnTorch and "
+            "spikingjelly import to the same spikes; or for one destination lava, rockpool, "
+            "sinabs, snn-mlir, spyx. All but nir take --two-fold host. [default: nir]"
         ),
-    ] = "nir",
+    ] = None,
     fold_tolerance: Annotated[
-        float, typer.Option(min=0, help="For auto: error of f, as a share of the largest f.")
-    ] = 1e-4,
-    samples: Annotated[
-        int,
+        float | None,
         typer.Option(
-            min=0, help="Held-out samples on which the folding is measured, if the data are found."
+            min=0,
+            help="NIR, for auto: error of f, as a share of the largest f. [default: 1e-4]",
         ),
-    ] = 100,
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="NIR: held-out samples on which the folding is measured, if the data are found. "
+            "[default: 100]",
+        ),
+    ] = None,
     data_dir: DataDir = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="ONNX: sequence (all steps in one run, Scan), step (one step a run, states as "
+            "inputs and outputs) or unrolled (all steps, no Scan). [default: sequence]"
+        ),
+    ] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="ONNX: standard operators in place of functions.")
+    ] = False,
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX: version of the standard operators. [default: 20]")
+    ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="ONNX: products of spikes in 8-bit integers; needs weights on a grid."
+        ),
+    ] = False,
+    no_step_outputs: Annotated[
+        bool,
+        typer.Option("--no-step-outputs", help="ONNX: put out scores and decision only."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint with the TWO weights folded in.
 
     Example: msg-deploy export model.pt --to nir
+
+    Example: msg-deploy export model.pt --to onnx --layout step
     """
+    target = output or model.with_suffix(f".{to}")
+    for_nir = _set(
+        {
+            "two_fold": two_fold,
+            "dialect": dialect,
+            "fold_tolerance": fold_tolerance,
+            "samples": samples,
+            "data_dir": data_dir,
+        }
+    )
+    for_onnx = _set(
+        {
+            "layout": layout,
+            "inline": inline or None,
+            "opset": opset,
+            "int8": int8 or None,
+            "no_step_outputs": no_step_outputs or None,
+        }
+    )
+    foreign = for_onnx if to == "nir" else for_nir
+    if foreign:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise UsageError(f"{names}: not for --to {to}; see msg-deploy export --help.")
+    if to == "nir":
+        _export_nir(model, target, as_json, **for_nir)
+    else:
+        _export_onnx(model, target, as_json, **for_onnx)
+
+
+def _export_nir(
+    model: Path,
+    target: Path,
+    as_json: bool,
+    two_fold: FoldChoice = "delay",
+    dialect: str = "nir",
+    fold_tolerance: float = 1e-4,
+    samples: int = 100,
+    data_dir: str | None = None,
+) -> None:
     from msg_deploy import api, console
 
-    target = output or model.with_suffix(f".{to}")
     deployment = api.export(model, target, two_fold, fold_tolerance, dialect)
     readout = deployment.readout
     effect: FoldEffect | None = None
@@ -445,20 +519,49 @@ def export(
         print(f"  not measured on data: {problem}")
 
 
+def _export_onnx(
+    model: Path,
+    target: Path,
+    as_json: bool,
+    inline: bool = False,
+    no_step_outputs: bool = False,
+    **options: Any,
+) -> None:
+    from msg_deploy import api, console
+    from msg_deploy.exporters.onnx.build import OnnxOptions
+    from msg_deploy.exporters.onnx.describe import describe
+    from msg_deploy.exporters.onnx.file import read
+
+    chosen = OnnxOptions(step_outputs=not no_step_outputs, **options)
+    files = [str(path) for path in api.export_onnx(model, target, chosen, inline)]
+    written = read(target)
+    data = describe(written)
+    if as_json:
+        metadata = console.metadata_as_data(written.metadata)
+        console.print_json({"files": files, **data, **metadata})
+        return
+    operators = sum(data["operators"].values())
+    print(f"wrote {' and '.join(files)}: {operators} operators, layout {data['layout']}")
+
+
 @app.command(name="equivalence-check")
 def equivalence_check(
-    a: Annotated[Path, typer.Argument(help="What was trained: .pt or .nir.")],
-    b: Annotated[Path, typer.Argument(help="What was exported: .pt or .nir.")],
+    a: Annotated[Path, typer.Argument(help="What was trained: .pt, .nir or .onnx.")],
+    b: Annotated[Path, typer.Argument(help="What was exported: .pt, .nir or .onnx.")],
     simulators: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
-            help="Simulator for B, may be repeated. [default: reference and norse]",
+            help="Simulator for B, may be repeated. [default: reference and norse; for .onnx "
+            "onnxruntime and onnx_reference]",
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Data set whose held-out samples are run. [default: that of A]"),
+        typer.Option(
+            help="Data set whose held-out samples are run, or a .npz file of samples. "
+            "[default: that of A]"
+        ),
     ] = None,
     data_dir: DataDir = None,
     broken: Broke = None,
@@ -470,48 +573,129 @@ def equivalence_check(
         int | None, typer.Option(min=0, help="Random samples in addition. [default: 64]")
     ] = None,
     precision: Annotated[
-        Precision,
-        typer.Option(help="Arithmetic; float64 leaves no rounding to blame."),
-    ] = "float64",
+        Precision | None,
+        typer.Option(
+            help="Arithmetic; float64 leaves no rounding to blame, .onnx files are float32. "
+            "[default: float64, with an .onnx file float32]"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of onnxruntime. [default: all cores]")
+    ] = None,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--provider",
+            help="Execution provider of onnxruntime, may be repeated. [default: the CPU]",
+        ),
+    ] = None,
     dt: Dt = None,
     steps: Steps = None,
     reset: Reset = None,
     seed: Seed = 0,
+    diagnosis: Annotated[
+        bool,
+        typer.Option(
+            "--diagnosis/--no-diagnosis",
+            help="Where B differs, find the faulty layers and what they do.",
+        ),
+    ] = True,
+    certificate: Annotated[
+        bool,
+        typer.Option(
+            "--certificate/--no-certificate",
+            help="Find out which decisions rounding can change; without that there are no verdicts "
+            "PROVEN and TIES.",
+        ),
+    ] = True,
+    accept_ties: Annotated[
+        bool, typer.Option("--accept-ties", help="Exit code 0 for TIES, too.")
+    ] = False,
+    adversarial: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Also run this many samples, searched within the input range so that a decision "
+            "is on the edge.",
+        ),
+    ] = 0,
+    save_failure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Write the smallest input on which B differs, if it does."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check that B spikes exactly as A does: every layer, step and neuron, outputs and decisions.
 
-    Exit code 0: IDENTICAL. 1: DIVERGENT, with the first differing layer, step and neuron.
-    2: INCOMPARABLE or bad input.
+    Exit code 0: PROVEN (no rounding can change any of these spikes) or IDENTICAL (some it could).
+    1: TIES (the first differences are all such that rounding explains them) or DIVERGENT, with the
+    first differing layer, step and neuron. 2: INCOMPARABLE or bad input. See docs/certificate.md.
+
+    A difference is diagnosed: layers at fault are told from those that only receive something else,
+    and changes are tested under which a layer does what B does; see docs/diagnosis.md.
 
     Example: msg-deploy equivalence-check model.pt model.nir --with norse
+
+    Example: msg-deploy equivalence-check model.pt model.onnx --threads 1
     """
     from msg_deploy import api, console
     from msg_deploy.progress import progress
+    from msg_deploy.sim.diagnosis.failure import check_name
 
+    if save_failure:
+        check_name(save_failure)
     with progress("check") as move:
         verdict = api.check(
             a,
             b,
             data=data,
-            simulators=simulators or api.DEFAULT_SIMULATORS,
+            simulators=simulators,
             samples=samples,
             random=random,
             precision=precision,
             seed=seed,
             foreign=_foreign(dt, steps, reset),
             options=_set({"directory": data_dir, "broken": broken}),
+            runtime=api.RuntimeOptions(threads, tuple(providers or ())),
             on_batch=lambda done, total: move(done, total, ""),
+            diagnose=diagnosis,
+            certify=certificate,
+            adversarial=adversarial,
         )
     if as_json:
         console.print_json(console.verdict_as_data(verdict))
     else:
         console.print_verdict(verdict)
-    raise typer.Exit(_exit_code(verdict))
+    if save_failure and verdict.diagnosis and verdict.diagnosis.reduced:
+        given = {"--dt": dt, "--steps": steps, "--reset": reset}
+        _save_failure(save_failure, verdict, [str(a), str(b)], given, as_json)
+    raise typer.Exit(_exit_code(verdict, accept_ties))
 
 
-def _exit_code(verdict: Verdict) -> int:
-    return {"IDENTICAL": 0, "DIVERGENT": 1, "INCOMPARABLE": 2}[verdict.kind.value]
+def _save_failure(
+    path: Path, verdict: Verdict, models: list[str], given: dict[str, Any], quiet: bool
+) -> None:
+    """Write the failing input and say how to run it again."""
+    import shlex
+
+    from msg_deploy.sim.diagnosis.failure import write_failure
+
+    write_failure(path, verdict)
+    if quiet:
+        return
+    words = ["msg-deploy", "equivalence-check", *models, "--data", str(path), "--random", "0"]
+    words += ["--precision", verdict.precision]
+    for name, value in _set(given).items():
+        words += [name, str(value)]
+    print(f"wrote {path}; run it again: {shlex.join(words)}")
+
+
+def _exit_code(verdict: Verdict, accept_ties: bool = False) -> int:
+    if verdict.kind.value == "INCOMPARABLE":
+        return 2
+    return 0 if verdict or (accept_ties and verdict.kind.value == "TIES") else 1
 
 
 def _foreign(dt: float | None, steps: int | None, reset: ResetMode | None) -> ForeignTiming:
@@ -521,15 +705,95 @@ def _foreign(dt: float | None, steps: int | None, reset: ResetMode | None) -> Fo
 
 
 @app.command()
-def inspect(
+def simulate(
     model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set whose held-out samples are run. [default: that of MODEL]"),
+    ] = None,
+    data_dir: DataDir = None,
+    broken: Broke = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Use at most this many samples of the data.")
+    ] = None,
+    random: Annotated[
+        int, typer.Option(min=1, help="Random samples, where there are no data.")
+    ] = 64,
+    activity: Annotated[
+        bool, typer.Option(help="Count spikes and synaptic operations, too.")
+    ] = True,
+    memory: Annotated[
+        str, typer.Option(help="For the values between the layers, such as 500MiB or 2GiB.")
+    ] = "2GiB",
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]")] = None,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = "float32",
+    dt: Dt = None,
+    steps: Steps = None,
+    reset: Reset = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a network: accuracy, firing rates, synaptic operations per layer and step.
+
+    Synaptic operations are counted as NeuroBench does: products in which neither the weight nor
+    what arrives is 0, as accumulates (AC) where only -1, 0 and 1 arrive, else as MAC.
+
+    Example: msg-deploy simulate model.pt --samples 100
+    """
+    from msg_deploy import console
+    from msg_deploy.progress import progress
+    from msg_deploy.simulation import simulate as run
+
+    with progress("simulate") as move:
+        simulation = run(
+            model,
+            data,
+            samples,
+            random,
+            seed,
+            activity,
+            _bytes(memory),
+            threads,
+            precision,
+            _foreign(dt, steps, reset),
+            _set({"directory": data_dir, "broken": broken}),
+            on_batch=lambda done, total: move(done, total, ""),
+        )
+    if as_json:
+        console.print_json(console.simulation_as_data(simulation))
+    else:
+        console.print_simulation(simulation)
+
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes with a unit."""
+    number, unit = text[:-3], text[-3:]
+    try:
+        found = float(number) * UNITS[unit]
+    except (ValueError, KeyError):
+        found = 0.0
+    if not 1 <= found < 2**60:
+        raise UsageError(
+            f"--memory must be a number with KiB, MiB or GiB, such as 2GiB, not {text!r}."
+        )
+    return int(found)
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        Path, typer.Argument(help="Checkpoint (.pt), graph (.nir) or ONNX model (.onnx).")
+    ],
     dt: Dt = None,
     steps: Steps = None,
     reset: Reset = None,
     svg: Annotated[Path | None, typer.Option(help="Write a drawing of the graph here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show nodes, shapes, parameters, timing and the TWO readout.
+    """Show nodes, shapes, parameters, timing and the TWO readout; of .onnx inputs and outputs.
 
     Lines that begin with "others:" name what the importers of other frameworks would misread.
 
@@ -537,7 +801,11 @@ def inspect(
     """
     from msg_deploy import api, console
 
-    deployment = api.open_model(model, _foreign(dt, steps, reset)).deployment
+    subject = api.open_model(model, _foreign(dt, steps, reset))
+    if not subject.has_graph and not svg:
+        _inspect_onnx(subject.onnx, as_json)
+        return
+    deployment = subject.deployment
     if svg:
         from msg_deploy.drawing import draw
         from msg_deploy.files import write_text
@@ -547,6 +815,17 @@ def inspect(
         console.print_json(console.deployment_as_data(deployment))
     else:
         console.print_deployment(deployment)
+
+
+def _inspect_onnx(model: OnnxModel, as_json: bool) -> None:
+    from msg_deploy import console
+    from msg_deploy.exporters.onnx.describe import describe
+
+    data = describe(model)
+    if as_json:
+        console.print_json({**data, **console.metadata_as_data(model.metadata)})
+    else:
+        console.print_onnx(data, model.metadata)
 
 
 @app.command()
@@ -589,7 +868,10 @@ def demo(
         )
         rounded = api.check(model, graph, "digits", precision="float32")
     write_text(report, json.dumps(console.verdict_as_data(verdict), indent=1))
-    print(f"  in float32 {rounded.mismatches} of {rounded.spikes} spikes differ")
+    print(
+        f"  in float32 {rounded.mismatches} of {rounded.spikes} spikes differ, and rounding could "
+        f"change {rounded.uncertified}"
+    )
     print("files: " + ", ".join(map(str, files)))
     console.print_verdict(verdict)
     raise typer.Exit(_exit_code(verdict))

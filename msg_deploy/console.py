@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from msg_deploy.deployment import Deployment
+from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.exporters.hazards import hazards
 from msg_deploy.graph import plan
 from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
+from msg_deploy.sim.diagnosis.told import sentences
+
+if TYPE_CHECKING:
+    from msg_deploy.sim.activity import Activity
+    from msg_deploy.simulation import Simulation
 
 out = Console(highlight=False, soft_wrap=True)
 STYLES = {
+    Kind.PROVEN: "bold green",
     Kind.IDENTICAL: "bold green",
+    Kind.TIES: "bold yellow",
     Kind.DIVERGENT: "bold red",
     Kind.INCOMPARABLE: "bold yellow",
 }
@@ -34,6 +44,7 @@ def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.kind.value,
         "spikes": verdict.spikes,
         "mismatches": verdict.mismatches,
+        "certified_share": verdict.certified_share,
         **dataclasses.asdict(verdict),
         "comparisons": [
             {"verdict": c.kind.value, **dataclasses.asdict(c)} for c in verdict.comparisons
@@ -59,10 +70,33 @@ def print_verdict(verdict: Verdict) -> None:
         if comparison.first:
             title = f"{comparison.a} against {comparison.b}: first difference"
             out.print(f"{title} {_describe(comparison.first)}", markup=False)
+    for line in sentences(verdict.diagnosis) if verdict.diagnosis else ():
+        out.print(line, markup=False)
+    for line in _certified(verdict):
+        out.print(line, markup=False)
     out.print(
         f"[{STYLES[verdict.kind]}]{verdict.kind.value}[/]: {verdict.mismatches} mismatching of "
         f"{verdict.spikes} spikes compared ({verdict.precision})"
     )
+
+
+def _certified(verdict: Verdict) -> list[str]:
+    """What the certificate says, in sentences."""
+    left, share = verdict.uncertified, verdict.certified_share
+    if left is None or share is None:
+        return []
+    lines = [
+        f"certified: {_percent(share)} of the spikes compared; "
+        + (f"{left} could be otherwise by rounding" if left else "rounding can change none of them")
+    ]
+    if verdict.kind is Kind.TIES:
+        lines.append("the first differences are all among those: see docs/certificate.md")
+    return lines
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to 100 %."""
+    return "100 %" if share == 1 else f"{math.floor(share * 1e6) / 1e4:.4f} %"
 
 
 def _layers(comparison: Comparison) -> Table:
@@ -70,7 +104,7 @@ def _layers(comparison: Comparison) -> Table:
         title=f"{comparison.a} against {comparison.b}, {comparison.samples} samples",
         title_justify="left",
     )
-    for heading in ("layer", "compared", "rate", "mismatches", "membrane |d|"):
+    for heading in ("layer", "compared", "rate", "mismatches", "membrane |d|", "certified"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
     for layer in comparison.layers:
         table.add_row(
@@ -79,6 +113,9 @@ def _layers(comparison: Comparison) -> Table:
             f"{layer.fired / max(layer.spikes, 1):.3f}",
             str(layer.mismatches),
             "" if layer.membrane_difference is None else f"{layer.membrane_difference:.1e}",
+            ""
+            if layer.uncertified is None
+            else _percent(1 - layer.uncertified / max(layer.spikes, 1)),
         )
     table.add_row("scores |d|", "", "", "", f"{comparison.score_difference:.1e}")
     table.add_row("decisions", str(comparison.samples), "", str(comparison.flips), "")
@@ -100,20 +137,106 @@ def _describe(d: Difference) -> str:
     membranes = " against ".join(
         "unknown" if v is None else f"{v:.9g}" for v in (d.membrane_a, d.membrane_b)
     )
+    threshold, margin = (
+        "unknown" if v is None else f"{v:.{digits}g}"
+        for v, digits in ((d.threshold, 9), (d.margin, 2))
+    )
     return (
         f"{where}: spike {d.a:.0f} against {d.b:.0f}, membranes {membranes}, "
-        f"threshold {d.threshold:.9g}, margin {d.margin:.2g}"
+        f"threshold {threshold}, margin {margin}"
     )
+
+
+def simulation_as_data(simulation: Simulation) -> dict[str, Any]:
+    """A simulation as JSON values."""
+    activity = simulation.activity
+    data: dict[str, Any] = {
+        "samples": len(simulation.scores),
+        "accuracy": simulation.accuracy,
+        "decisions": simulation.decisions.tolist(),
+    }
+    if activity is None:
+        return data
+    spikes = [
+        {
+            "node": layer.node,
+            "neurons": layer.neurons,
+            "rate": activity.rate(layer),
+            "spikes": layer.counts.tolist(),
+        }
+        for layer in activity.spikes
+    ]
+    synapses = [
+        {
+            "node": layer.node,
+            "operation": layer.operation,
+            "dense": layer.dense,
+            "effective": layer.effective.tolist(),
+        }
+        for layer in activity.synapses
+    ]
+    return data | {"steps": activity.steps, "spikes": spikes, "synapses": synapses}
+
+
+def print_simulation(simulation: Simulation) -> None:
+    """Spikes and synaptic operations by layer, means of a sample; then accuracy."""
+    activity = simulation.activity
+    if activity:
+        out.print(_spikes(activity))
+        out.print(_synapses(activity))
+    count = len(simulation.scores)
+    if simulation.accuracy is None:
+        out.print(f"{count} samples without labels")
+    else:
+        out.print(f"accuracy {simulation.accuracy:.2%} on {count} samples")
+
+
+def _spikes(activity: Activity) -> Table:
+    title = f"spikes of a sample, mean of {activity.samples}, T = {activity.steps}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("layer", "neurons", "rate", "spikes", "at each step"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer in activity.spikes:
+        each = layer.counts / activity.samples
+        table.add_row(
+            layer.node,
+            str(layer.neurons),
+            f"{activity.rate(layer):.4f}",
+            f"{each.sum():.1f}",
+            _steps(each),
+        )
+    return table
+
+
+def _synapses(activity: Activity) -> Table:
+    table = Table(title="synaptic operations of a sample", title_justify="left")
+    for heading in ("layer", "kind", "dense", "effective", "share", "at each step"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer in activity.synapses:
+        each = layer.effective / activity.samples
+        dense = layer.dense * activity.steps
+        share = f"{each.sum() / max(dense, 1):.2%}"
+        table.add_row(
+            layer.node, layer.operation, str(dense), f"{each.sum():.1f}", share, _steps(each)
+        )
+    operations = (f"{kind} {activity.operations(kind):.1f}" for kind in ("AC", "MAC"))
+    table.add_row("all", "", str(activity.dense), ", ".join(operations), "", "")
+    return table
+
+
+SHOWN_STEPS = 10
+
+
+def _steps(values: npt.NDArray[Any]) -> str:
+    shown = " ".join(f"{v:.0f}" for v in values[:SHOWN_STEPS])
+    return shown if len(values) <= SHOWN_STEPS else f"{shown} ..."
 
 
 def deployment_as_data(deployment: Deployment) -> dict[str, Any]:
     """A deployment as JSON values, without the weights."""
     known = plan(deployment.graph)
     return {
-        "timing": dataclasses.asdict(deployment.timing),
-        "input": dataclasses.asdict(deployment.input),
-        "readout": deployment.readout and dataclasses.asdict(deployment.readout),
-        "provenance": dataclasses.asdict(deployment.provenance),
+        **metadata_as_data(deployment.metadata),
         "hazards": list(hazards(deployment)),
         "nodes": [
             {
@@ -125,6 +248,55 @@ def deployment_as_data(deployment: Deployment) -> dict[str, Any]:
             }
             for name in known.order
         ],
+    }
+
+
+def print_onnx(data: Mapping[str, Any], metadata: Metadata) -> None:
+    """Inputs, outputs and operators of an ONNX model, then what its metadata say.
+
+    Args:
+        data: as `msg_deploy.exporters.onnx.describe.describe` gives them.
+        metadata: of the model.
+    """
+    table = Table()
+    for heading in ("", "name", "type", "shape"):
+        table.add_column(heading, overflow="fold")
+    for kind in ("inputs", "outputs"):
+        for value in data[kind]:
+            shape = " x ".join(map(str, value["shape"]))
+            table.add_row(kind.removesuffix("s"), value["name"], value["type"], shape)
+    out.print(table)
+    opsets = ", ".join(f"{name} {version}" for name, version in data["opsets"].items())
+    products = ", products of spikes in int8" if data["int8"] else ""
+    out.print(f"layout: {data['layout']}; opsets: {opsets}{products}", markup=False)
+    listed = ", ".join(f"{count} {name}" for name, count in data["operators"].items())
+    out.print(f"operators: {listed}", markup=False)
+    print_metadata(metadata)
+
+
+def print_metadata(metadata: Metadata) -> None:
+    """Timing, input, readout and classes."""
+    timing, spec, readout = metadata.timing, metadata.input, metadata.readout
+    out.print(f"timing: dt {timing.dt:g} s, {timing.steps} steps, reset {timing.reset}")
+    out.print(f"input: {spec.shape}, {spec.encoding}, {spec.low:g}..{spec.high:g}", markup=False)
+    if readout:
+        weights = " ".join(f"{f:.4g}" for f in readout.weights)
+        out.print(
+            f"TWO: folded by {readout.fold} after {readout.source}, error {readout.error:g}, "
+            f"f = {weights}",
+            markup=False,
+        )
+    if metadata.provenance.classes:
+        out.print(f"classes: {' '.join(metadata.provenance.classes)}", markup=False)
+
+
+def metadata_as_data(metadata: Metadata) -> dict[str, Any]:
+    """Timing, input, readout and provenance as JSON values."""
+    return {
+        "timing": dataclasses.asdict(metadata.timing),
+        "input": dataclasses.asdict(metadata.input),
+        "readout": metadata.readout and dataclasses.asdict(metadata.readout),
+        "provenance": dataclasses.asdict(metadata.provenance),
     }
 
 
@@ -143,21 +315,9 @@ def print_deployment(deployment: Deployment) -> None:
             ", ".join(f"{k} {v}" for k, v in node["parameters"].items()),
         )
     out.print(table)
-    timing, spec = deployment.timing, deployment.input
-    out.print(f"timing: dt {timing.dt:g} s, {timing.steps} steps, reset {timing.reset}")
-    out.print(f"input: {spec.shape}, {spec.encoding}, {spec.low:g}..{spec.high:g}", markup=False)
-    if deployment.readout:
-        readout = deployment.readout
-        weights = " ".join(f"{f:.4g}" for f in readout.weights)
-        out.print(
-            f"TWO: folded by {readout.fold} after {readout.source}, error {readout.error:g}, "
-            f"f = {weights}",
-            markup=False,
-        )
+    print_metadata(deployment.metadata)
     for hazard in data["hazards"]:
         out.print(f"others: {hazard}", markup=False)
-    if deployment.provenance.classes:
-        out.print(f"classes: {' '.join(deployment.provenance.classes)}", markup=False)
 
 
 def _parameters(node: Any, dt: float) -> dict[str, str]:

@@ -50,3 +50,25 @@ def _step(magnitudes: npt.NDArray[Any], largest: int, error: float) -> float | N
 def multiples(values: npt.ArrayLike, size: npt.ArrayLike) -> npt.NDArray[Any]:
     """How many steps each value is, int64; `size` broadcasts against the values."""
     return np.rint(np.asarray(values, np.float64) / np.asarray(size)).astype(np.int64)
+
+
+def dyadic(values: npt.ArrayLike) -> float:
+    """The largest power of two of which every value is an integer multiple.
+
+    Args:
+        values: finite, of any shape.
+
+    Returns:
+        The power of two; infinity where no value is other than 0.
+    """
+    lowest = dyadic_each(values).min(initial=np.inf)
+    return float(lowest)
+
+
+def dyadic_each(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """The same for each value alone, of the same shape."""
+    array = np.asarray(values, np.float64)
+    mantissa, exponent = np.frexp(array)
+    whole = (mantissa * 2.0**53).astype(np.int64)
+    lowest_bit = (whole & -whole).astype(np.float64)
+    return np.where(whole == 0, np.inf, np.ldexp(lowest_bit, exponent - 53))

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import nir
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.deployment import READOUT_PREFIX, Deployment
+from msg_deploy.deployment import READOUT_PREFIX, Deployment, Metadata
+from msg_deploy.exporters.branches import parts, split
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision
 from msg_deploy.primitives import primitive_of
+from msg_deploy.sim.diagnosis.findings import Diagnosis
 from msg_deploy.sim.simulator import FloatArray, Trace
 from msg_deploy.terminals import columns
+
+if TYPE_CHECKING:
+    from msg_deploy.sim.explanation import Rounding
 
 READOUT = "readout"
 TIMING = "timing"
@@ -34,9 +40,11 @@ REWRITTEN = 1e-5
 
 
 class Kind(StrEnum):
-    """The verdicts."""
+    """The verdicts, from the strongest."""
 
+    PROVEN = "PROVEN"
     IDENTICAL = "IDENTICAL"
+    TIES = "TIES"
     DIVERGENT = "DIVERGENT"
     INCOMPARABLE = "INCOMPARABLE"
 
@@ -98,6 +106,7 @@ class Layer:
         mismatches: decisions that differ.
         membrane_difference: largest absolute difference of membranes; None if a side has not
             recorded them.
+        uncertified: decisions that rounding may change; None without a certificate.
     """
 
     node: str
@@ -105,6 +114,7 @@ class Layer:
     fired: int
     mismatches: int
     membrane_difference: float | None
+    uncertified: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,9 @@ class Comparison:
         flips: samples whose decision differs.
         first: the first difference, by layer, then step, then sample; None if there is none.
         missing: why the traces cannot be compared; empty if they can.
+        unexplained: samples in which a side decides otherwise than exact arithmetic where rounding
+            is no reason, or in which values differ although all spikes agree; None without a
+            certificate.
     """
 
     a: str
@@ -130,13 +143,24 @@ class Comparison:
     flips: int = 0
     first: Difference | None = None
     missing: tuple[str, ...] = ()
+    unexplained: int | None = None
 
     @property
     def kind(self) -> Kind:
         """The verdict of this pair alone."""
         if self.missing:
             return Kind.INCOMPARABLE
-        return Kind.IDENTICAL if self.first is None else Kind.DIVERGENT
+        explained = self.unexplained == 0
+        if self.first is None:
+            return Kind.PROVEN if explained and self.uncertified == 0 else Kind.IDENTICAL
+        return Kind.TIES if explained and self.mismatches else Kind.DIVERGENT
+
+    @property
+    def uncertified(self) -> int | None:
+        """Decisions that rounding may change; None if there is a layer without a certificate."""
+        counts = [layer.uncertified for layer in self.layers]
+        known = [count for count in counts if count is not None]
+        return sum(known) if counts and len(known) == len(counts) else None
 
     @property
     def spikes(self) -> int:
@@ -173,12 +197,14 @@ class Verdict:
         parameters: parameters that differ although node name and type are the same.
         problems: why nothing could be compared.
         precision: arithmetic of the simulations.
+        diagnosis: which layers are at fault and why, where spikes or values differ.
     """
 
     comparisons: tuple[Comparison, ...]
     parameters: tuple[ParameterDifference, ...] = ()
     problems: tuple[str, ...] = ()
     precision: Precision = "float64"
+    diagnosis: Diagnosis | None = None
 
     @property
     def kind(self) -> Kind:
@@ -188,7 +214,20 @@ class Verdict:
             return Kind.DIVERGENT
         if self.problems or not kinds or Kind.INCOMPARABLE in kinds:
             return Kind.INCOMPARABLE
-        return Kind.IDENTICAL
+        return next(k for k in (Kind.TIES, Kind.IDENTICAL, Kind.PROVEN) if k in kinds)
+
+    @property
+    def uncertified(self) -> int | None:
+        """Decisions compared that rounding may change; None where there is no certificate."""
+        counts = [c.uncertified for c in self.comparisons]
+        known = [count for count in counts if count is not None]
+        return sum(known) if counts and len(known) == len(counts) else None
+
+    @property
+    def certified_share(self) -> float | None:
+        """Of the decisions compared, those that rounding cannot change; None if not known."""
+        left = self.uncertified
+        return None if left is None else 1 - left / max(self.spikes, 1)
 
     @property
     def spikes(self) -> int:
@@ -201,8 +240,8 @@ class Verdict:
         return sum(c.mismatches for c in self.comparisons)
 
     def __bool__(self) -> bool:
-        """True if and only if IDENTICAL, for `assert msg_deploy.check(...)`."""
-        return self.kind is Kind.IDENTICAL
+        """True if and only if PROVEN or IDENTICAL, for `assert msg_deploy.check(...)`."""
+        return self.kind in (Kind.PROVEN, Kind.IDENTICAL)
 
 
 @dataclass(frozen=True)
@@ -211,7 +250,7 @@ class Layout:
 
     Attributes:
         order: node names in the order of execution.
-        thresholds: of the spiking nodes.
+        thresholds: of the spiking nodes, of their shape; NaN where they are not known.
         sources: nodes that give the currents, and which of the last axis each one gives.
     """
 
@@ -221,15 +260,19 @@ class Layout:
 
 
 def layout(deployment: Deployment) -> Layout:
-    """The layout of a deployment."""
-    known = plan(deployment.graph)
+    """The layout of a deployment; layers that were fused count as they were before."""
+    known, found = plan(deployment.graph), parts(deployment.graph)
     thresholds = {
         name: np.asarray(node.threshold if isinstance(node, nir.Threshold) else node.v_threshold)
         for name, node in deployment.graph.nodes.items()
         if primitive_of(node).spiking
     }
     sources = (deployment.readout.source,) if deployment.readout else known.outputs
-    return Layout(known.order, thresholds, columns({name: known.shapes[name] for name in sources}))
+    return Layout(
+        tuple(name for layer in known.order for name in found.get(layer, [layer])),
+        split(thresholds, found, axis=0),
+        columns({name: known.shapes[name] for name in sources}),
+    )
 
 
 def compare(
@@ -240,6 +283,7 @@ def compare(
     first_sample: int = 0,
     fold_error: float = 0.0,
     other: Layout | None = None,
+    rounding: Rounding | None = None,
 ) -> Comparison:
     """Compare two traces of the same inputs.
 
@@ -253,19 +297,25 @@ def compare(
             as it explains, decisions may not.
         other: the layout of the right side, if it is written in another dialect: its membranes
             are then compared, and shown, in the left side's units, by the ratio of the thresholds.
+        rounding: what rounding can change, if it is known.
     """
+    if other:
+        b = _shaped_like(a, b)
     missing = _missing(a, b)
     if missing:
         return Comparison(a.simulator, b.simulator, missing=missing)
     if other:
         b = replace(b, membranes=_in_units_of(known, other, b.membranes))
+    if rounding and not rounding.covers(a.spikes):
+        rounding = None
     differences: list[Difference] = []
     layers = []
     for rank, node in enumerate(known.order):
         if node in a.spikes:
-            layers.append(_layer(a, b, node))
+            layers.append(_layer(a, b, node, rounding))
             near = max(tolerance, REWRITTEN) if other else tolerance
-            differences += _spiking(a, b, node, rank, known.thresholds[node], near)
+            bounds = rounding.certificate.bounds[node] if rounding else 0.0
+            differences += _spiking(a, b, node, rank, known.thresholds[node], near, 2 * bounds)
         if node in known.sources:
             x, y = (trace.currents[..., known.sources[node]] for trace in (a, b))
             differences += _values(x, y, node, rank, "current", tolerance)
@@ -277,6 +327,7 @@ def compare(
     if fold_error:
         differences += _flipped(a, b, rank)
     first = min(differences, key=lambda d: d._key, default=None)
+    allowed = (tolerance, REWRITTEN if other else tolerance, explained)
     return Comparison(
         a=a.simulator,
         b=b.simulator,
@@ -285,6 +336,7 @@ def compare(
         score_difference=_largest(a.scores, b.scores),
         flips=int((a.decisions != b.decisions).sum()),
         first=first and replace(first, sample=first.sample + first_sample),
+        unexplained=_unexplained(a, b, rounding, first, allowed),
     )
 
 
@@ -299,6 +351,7 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
             fired=p.fired + q.fired,
             mismatches=p.mismatches + q.mismatches,
             membrane_difference=_larger(p.membrane_difference, q.membrane_difference),
+            uncertified=_sum(p.uncertified, q.uncertified),
         )
         for p, q in zip(x.layers, y.layers, strict=True)
     )
@@ -311,6 +364,7 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
         score_difference=max(x.score_difference, y.score_difference),
         flips=x.flips + y.flips,
         first=min(found, key=lambda d: d._key, default=None),
+        unexplained=_sum(x.unexplained, y.unexplained),
     )
 
 
@@ -318,9 +372,30 @@ def _larger(x: float | None, y: float | None) -> float | None:
     return None if x is None or y is None else max(x, y)
 
 
+def _sum(x: int | None, y: int | None) -> int | None:
+    return None if x is None or y is None else x + y
+
+
 def merge_all(comparisons: Sequence[Comparison]) -> Comparison:
     """Join at least one comparison."""
     return functools.reduce(merge, comparisons)
+
+
+def compare_metadata(
+    a: Deployment | Metadata, b: Deployment | Metadata
+) -> tuple[ParameterDifference, ...]:
+    """What differs in the timing and in TWO; what a dialect rewrites is left out."""
+    rewritten = a.provenance.dialect != b.provenance.dialect
+    found = [
+        ParameterDifference(TIMING, name, f"{x!r} against {y!r}")
+        for name, x, y in _pairs(vars(a.timing), vars(b.timing))
+        if not (rewritten and name == "dt")
+    ]
+    if a.readout and b.readout and not rewritten:
+        detail = _field_difference(a.readout.weights, b.readout.weights)
+        if detail:
+            found.append(ParameterDifference(READOUT, "weights", detail))
+    return tuple(found)
 
 
 def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifference, ...]:
@@ -330,13 +405,8 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
     are left to the comparison of scores, and everything that a dialect rewrites to that of spikes,
     membranes and currents.
     """
-    rewritten = a.provenance.dialect != b.provenance.dialect
-    found = [
-        ParameterDifference(TIMING, name, f"{x!r} against {y!r}")
-        for name, x, y in _pairs(vars(a.timing), vars(b.timing))
-        if not (rewritten and name == "dt")
-    ]
-    if rewritten:
+    found = list(compare_metadata(a, b))
+    if a.provenance.dialect != b.provenance.dialect:
         return tuple(found)
     for name, node in a.graph.nodes.items():
         other = b.graph.nodes.get(name)
@@ -348,10 +418,6 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
             detail = _field_difference(getattr(node, field.name), getattr(other, field.name))
             if detail:
                 found.append(ParameterDifference(name, field.name, detail))
-    if a.readout and b.readout:
-        detail = _field_difference(a.readout.weights, b.readout.weights)
-        if detail:
-            found.append(ParameterDifference(READOUT, "weights", detail))
     if _edges(a.graph) != _edges(b.graph) and _nodes(a.graph) == _nodes(b.graph):
         changed = sorted(_edges(a.graph) ^ _edges(b.graph))
         listed = ", ".join(f"{x} -> {y}" for x, y in changed)
@@ -413,7 +479,7 @@ def _membranes(a: Trace, b: Trace, node: str) -> tuple[FloatArray, FloatArray] |
     return a.membranes[node], b.membranes[node]
 
 
-def _layer(a: Trace, b: Trace, node: str) -> Layer:
+def _layer(a: Trace, b: Trace, node: str, rounding: Rounding | None) -> Layer:
     membranes = _membranes(a, b, node)
     return Layer(
         node=node,
@@ -421,17 +487,60 @@ def _layer(a: Trace, b: Trace, node: str) -> Layer:
         fired=int(a.spikes[node].sum(dtype=np.int64)),
         mismatches=int((a.spikes[node] != b.spikes[node]).sum()),
         membrane_difference=_largest(*membranes) if membranes else None,
+        uncertified=int((~rounding.certificate.certified[node]).sum()) if rounding else None,
     )
 
 
+def _unexplained(
+    a: Trace,
+    b: Trace,
+    rounding: Rounding | None,
+    first: Difference | None,
+    allowed: tuple[float, float, float],
+) -> int | None:
+    """How many samples differ as rounding does not explain; None if it is not known.
+
+    Args:
+        a: left side.
+        b: right side.
+        rounding: what rounding can change.
+        first: the first difference, if there is one.
+        allowed: relative differences of values and of membranes, and what a folding explains.
+    """
+    if rounding is None:
+        return None
+    found = rounding.unexplained(a.spikes) | rounding.unexplained(b.spikes)
+    if first is None:
+        return int(found.sum())
+    agreeing = np.ones(len(found), np.bool_)
+    for node, spikes in a.spikes.items():
+        agreeing &= (spikes == b.spikes[node]).reshape(*spikes.shape[:2], -1).all(axis=(0, 2))
+    values, near, folded = allowed
+    apart = [_apart(*membranes, near) for node in a.spikes if (membranes := _membranes(a, b, node))]
+    if a.currents.shape == b.currents.shape:
+        apart.append(_apart(a.currents, b.currents, values))
+    apart.append(_apart(a.scores[None], b.scores[None], values, folded))
+    for places in apart:
+        found[places[:, 1]] |= agreeing[places[:, 1]]
+    if folded:
+        found |= agreeing & (a.decisions != b.decisions)
+    return int(found.sum())
+
+
 def _spiking(
-    a: Trace, b: Trace, node: str, rank: int, threshold: npt.NDArray[Any], tolerance: float
+    a: Trace,
+    b: Trace,
+    node: str,
+    rank: int,
+    threshold: npt.NDArray[Any],
+    tolerance: float,
+    explained: float | FloatArray = 0.0,
 ) -> list[Difference]:
     unequal = np.argwhere(a.spikes[node] != b.spikes[node])
     membranes = _membranes(a, b, node)
     quantity: Quantity = "spike" if len(unequal) else "membrane"
     if membranes and not len(unequal):
-        unequal = _apart(*membranes, tolerance)
+        unequal = _apart(*membranes, tolerance, explained)
     if not len(unequal):
         return []
     place = tuple(int(i) for i in unequal[0])
@@ -450,9 +559,15 @@ def _spiking(
             float(y[place]),
             membrane_a=None if left is None else float(left[place]),
             membrane_b=None if right is None else float(right[place]),
-            threshold=float(np.broadcast_to(threshold, a.spikes[node].shape[2:])[tuple(neuron)]),
+            threshold=_of(np.broadcast_to(threshold, a.spikes[node].shape[2:]), tuple(neuron)),
         )
     ]
+
+
+def _of(threshold: npt.NDArray[Any], neuron: tuple[int, ...]) -> float | None:
+    """The threshold of one neuron; NaN stands for one that is not known."""
+    value = float(threshold[neuron])
+    return None if np.isnan(value) else value
 
 
 def _in_units_of(
@@ -460,9 +575,28 @@ def _in_units_of(
 ) -> dict[str, FloatArray]:
     """Membranes scaled by the ratio of two thresholds; any state may be scaled freely."""
     return {
-        name: membrane * (known.thresholds[name] / other.thresholds[name])
+        name: membrane
+        * (
+            known.thresholds[name]
+            / np.reshape(other.thresholds[name], known.thresholds[name].shape)
+        )
         for name, membrane in membranes.items()
     }
+
+
+def _shaped_like(a: Trace, b: Trace) -> Trace:
+    """The right side's layers in the shape of the left side's: a dialect may write images flat."""
+
+    def shaped(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        shapes = {name: spikes.shape for name, spikes in a.spikes.items()}
+        return {
+            name: array.reshape(shapes[name])
+            if name in shapes and array.size == math.prod(shapes[name])
+            else array
+            for name, array in arrays.items()
+        }
+
+    return replace(b, spikes=shaped(b.spikes), membranes=shaped(b.membranes))
 
 
 def _flipped(a: Trace, b: Trace, rank: int) -> list[Difference]:
@@ -500,7 +634,7 @@ def _values(
 
 
 def _apart(
-    a: FloatArray, b: FloatArray, tolerance: float, explained: float = 0.0
+    a: FloatArray, b: FloatArray, tolerance: float, explained: float | FloatArray = 0.0
 ) -> npt.NDArray[np.int64]:
     """Indices where a and b differ by more than rounding; NaN differs from everything."""
     finite = a[np.isfinite(a)]

@@ -62,10 +62,10 @@ def nudge_first(weights: list[float]) -> list[float]:
     return [weights[0] + 0.01, *weights[1:]]
 
 
-def test_unchanged_is_identical(trained_file: Path, exported: Path) -> None:
+def test_unchanged_is_proven(trained_file: Path, exported: Path) -> None:
     verdict = api.check(trained_file, exported)
     assert verdict, verdict
-    assert verdict.kind is Kind.IDENTICAL
+    assert verdict.kind is Kind.PROVEN
     assert verdict.parameters == ()
     assert [c.b for c in verdict.comparisons] == ["reference", "norse"]
     assert [c.samples for c in verdict.comparisons] == [424, 424]

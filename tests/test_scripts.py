@@ -19,7 +19,7 @@ def run(script: str, *arguments: str) -> str:
 
 def test_own_network(tmp_path: Path) -> None:
     shown = run("examples/own_network.py", str(tmp_path))
-    assert shown.splitlines()[-1].startswith("IDENTICAL: 0 mismatching of ")
+    assert shown.splitlines()[-1].startswith("PROVEN: 0 mismatching of ")
     assert (tmp_path / "own.nir").exists()
 
 

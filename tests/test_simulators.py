@@ -42,8 +42,9 @@ def norse_agrees(deployment: Deployment, inputs: FloatArray) -> Trace:
 
 
 def test_registry() -> None:
-    assert set(simulators()) == {"reference", "norse"}
-    with pytest.raises(UsageError, match="unknown simulator 'magic'; there are norse, reference"):
+    assert set(simulators()) == {"fast", "norse", "onnx_reference", "onnxruntime", "reference"}
+    known = "fast, norse, onnx_reference, onnxruntime, reference"
+    with pytest.raises(UsageError, match=f"unknown simulator 'magic'; there are {known}"):
         simulator("magic")
 
 

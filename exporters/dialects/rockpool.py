@@ -5,13 +5,14 @@ gives floor(V / v_threshold) spikes and subtracts as many thresholds; dt is min(
 of each layer, r and w_in mean nothing else (rockpool/nn/modules/torch/nir.py, lif_torch.py). So
 dt = 1, r = tau_mem - 1, the time constants are those whose exponentials are 1 - dt/tau, and the
 threshold takes the factor that x loses. A current without memory would lose all of x, so it keeps
-2^-40. As the threshold is scaled alike, membranes are small numbers there.
+exp(-32). As the threshold is scaled alike, membranes are small numbers there.
 Recurrence is a nested graph of four nodes. What is no matrix and no CubaLIF is refused there, so
 convolutions become matrices, and samples are to be flattened before they enter.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import nir
@@ -35,8 +36,10 @@ from msg_deploy.exporters.dialects.rewrite import (
     shaped_input,
 )
 
-KEPT = 2.0**-40
-"""Of a current without memory, from one step to the next: rounded away by float32."""
+SHORT = 2.0**-5
+KEPT = math.exp(-1 / SHORT)
+"""Of a current without memory, from one step to the next: 1e-14, rounded away by float32, in which
+SHORT is exact: an error of tau_syn would be 32 times as large in the input's gain."""
 
 
 @dialect
@@ -64,7 +67,8 @@ def _to_file(graph: nir.NIRGraph) -> nir.NIRGraph:
 
 def _exponential(node: nir.CubaLIF) -> nir.CubaLIF:
     tau_mem = exponential(node.tau_mem)
-    return replace(node, tau_syn=exponential(node.tau_syn), tau_mem=tau_mem, r=tau_mem - 1)
+    tau_syn = np.where(node.tau_syn < 1 + 2 * KEPT, SHORT, exponential(node.tau_syn))
+    return replace(node, tau_syn=tau_syn, tau_mem=tau_mem, r=tau_mem - 1)
 
 
 @restoration("rockpool")

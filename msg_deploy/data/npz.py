@@ -55,6 +55,19 @@ def npz(options: DataOptions, steps: int) -> Dataset:
     return in_memory("npz", classes, parts, options, encoding)
 
 
+def samples_npz(path: Path) -> Array:
+    """The samples of a .npz file without their labels: the test part if there is one.
+
+    Raises:
+        FileError: the file cannot be read, or holds no samples.
+    """
+    with _opened(path) as arrays:
+        name = _find(arrays, "x", "test") or _find(arrays, "x", "")
+        if name is None:
+            raise FileError(path, f"holds {', '.join(arrays)}; an array 'samples' is needed.")
+        return _scaled(_array(path, arrays, name))
+
+
 def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Dataset:
     """Recordings in a .npz file: x, y, p, t, offsets and labels.
 
@@ -133,12 +146,18 @@ def _checked(path: Path, arrays: Mapping[str, Array], x: str, y: str) -> tuple[A
         )
     if labels.min() < 0:
         raise FileError(path, f"{y} must not be negative.")
-    if samples.ndim < 5:
-        scale = 255 if samples.dtype == np.uint8 else 1
-        samples = samples.astype(np.float32) / scale
+    samples = _scaled(samples)
     if not np.isfinite(samples).all():
         raise FileError(path, f"{x} holds NaN or infinite numbers.")
     return samples, labels.astype(np.int64)
+
+
+def _scaled(samples: Array) -> Array:
+    """Whole numbers of 8 bits, unless they are frames, as 0 to 1."""
+    if samples.ndim >= 5:
+        return samples
+    scale = 255 if samples.dtype == np.uint8 else 1
+    return samples.astype(np.float32) / scale
 
 
 def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:

@@ -25,7 +25,7 @@ from msg_deploy.sim.fast import int8, stateful
 from msg_deploy.sim.fast.events import by_density
 from msg_deploy.sim.fast.memory import flat, is_image
 from msg_deploy.sim.fast.recurrent import Loop, arguments, loop_of, run_loop
-from msg_deploy.sim.fast.stateful import MAKERS, Emitted, Neuron, Stateful
+from msg_deploy.sim.fast.stateful import MAKERS, Emitted, Neuron, Space, Stateful
 from msg_deploy.sim.torch_layers import LAYERS, Context, Layer
 from msg_deploy.terminals import split
 
@@ -60,7 +60,8 @@ class Watcher(ABC):
             first: number of the first of these steps.
             steps: how many.
             arriving: the summed input, (steps or 1, B, *input shape).
-            emitted: what it gave, (steps or 1, B, *shape).
+            emitted: what it gave, (steps or 1, B, *shape). Its memory is used again by the next
+                samples or steps: what is to be kept must be copied.
         """
 
 
@@ -118,6 +119,7 @@ class Engine:
                 self.layers[name] = whole or general
                 self.whole |= {name} if whole else set()
         self.stateful = self._stateful(deployment)
+        self.spaces = {name: Space() for name in self.stateful}
         self.spiking = {n for n, x in deployment.graph.nodes.items() if primitive_of(x).spiking}
         self.components = [
             (c, closes(c, self.known)) for c in components(self.known) if not skipped >= set(c)
@@ -179,15 +181,23 @@ class Engine:
     ) -> Tensor:
         """A node outside of all cycles."""
         arriving = _total([values[e.source] for e in self.known.incoming[name]])
-        return self._run(name, arriving, steps, state, watcher, state.step)
+        space = self.spaces.get(name)
+        return self._run(name, arriving, steps, state, watcher, state.step, space)
 
     def _run(
-        self, name: str, arriving: Tensor, steps: int, state: State, watcher: Watcher, first: int
+        self,
+        name: str,
+        arriving: Tensor,
+        steps: int,
+        state: State,
+        watcher: Watcher,
+        first: int,
+        space: Space | None = None,
     ) -> Tensor:
         if name in self.stateful:
             membranes = name in self.spiking and watcher.membranes(name)
             node = self.stateful[name]
-            emitted = node.advance(arriving, steps, state.nodes[name], membranes)
+            emitted = node.advance(arriving, steps, state.nodes[name], membranes, space)
         else:
             output = self.layers[name](_merged(arriving)).unflatten(0, arriving.shape[:2])
             emitted = Emitted(output, arriving if name in self.spiking else None)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import nir
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +32,19 @@ class Emitted(NamedTuple):
     membranes: Tensor | None = None
 
 
+class Space:
+    """Memory that is used again: asking the system for it takes as long as the neurons do."""
+
+    def __init__(self) -> None:
+        self._kept = np.empty(0)
+
+    def take(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """An array of any content."""
+        if (self._kept.shape, self._kept.dtype) != (shape, np.dtype(dtype)):
+            self._kept = np.empty(shape, dtype)
+        return self._kept
+
+
 class Stateful(Protocol):
     """A node whose state lies in arrays that are moved on in place."""
 
@@ -38,8 +52,18 @@ class Stateful(Protocol):
         """The state before the first step."""
         ...
 
-    def advance(self, x: Tensor, steps: int, state: Any, membranes: bool) -> Emitted:
-        """Some steps on inputs (steps, B, *shape), or (1, B, *shape) for each of them."""
+    def advance(
+        self, x: Tensor, steps: int, state: Any, membranes: bool, space: Space | None = None
+    ) -> Emitted:
+        """Some steps.
+
+        Args:
+            x: (steps, B, *shape), or (1, B, *shape) for each of them.
+            steps: how many.
+            state: moved on.
+            membranes: are wanted, too.
+            space: for the output, which then holds until the next call.
+        """
         ...
 
 
@@ -104,11 +128,18 @@ class Neuron:
         """(B, N) for each state."""
         return tuple(np.repeat(rest[None], batch, axis=0) for rest in self.rest)
 
-    def advance(self, x: Tensor, steps: int, state: tuple[Array, ...], membranes: bool) -> Emitted:
+    def advance(
+        self,
+        x: Tensor,
+        steps: int,
+        state: tuple[Array, ...],
+        membranes: bool,
+        space: Space | None = None,
+    ) -> Emitted:
         """See `Stateful`."""
         shape, values = self.context.shape, flat(x, self.context.shape)
         dtype = np.uint8 if self.context.bytes and self.spiking else self.context.dtype
-        emitted = np.empty((steps, *values.shape[1:]), dtype)
+        emitted = (space or Space()).take((steps, *values.shape[1:]), dtype)
         arguments = (values, *state, *self.parameters)
         if not self.spiking:
             self.kernel(emitted.size, *arguments, emitted)
@@ -180,7 +211,14 @@ class Delay:
         """The last inputs, oldest first: (longest, B, *shape)."""
         return [torch.zeros(self.longest, batch, *self.steps.shape, dtype=self.dtype)]
 
-    def advance(self, x: Tensor, steps: int, state: list[Tensor], membranes: bool) -> Emitted:
+    def advance(
+        self,
+        x: Tensor,
+        steps: int,
+        state: list[Tensor],
+        membranes: bool,
+        space: Space | None = None,
+    ) -> Emitted:
         """See `Stateful`."""
         all_steps = torch.cat([state[0], x.expand(steps, *x.shape[1:])])
         state[0] = all_steps[len(all_steps) - self.longest :]

@@ -1,0 +1,273 @@
+"""The second pass: a watcher of the fast simulator that carries error bounds along with the values.
+
+The fast simulator runs the law in float64; at every node this watcher turns the bounds of what
+arrives into bounds of what leaves, and decides which threshold decisions are certified.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from msg_deploy.components import closes, components
+from msg_deploy.deployment import Deployment, Shape
+from msg_deploy.errors import GraphError
+from msg_deploy.graph import Incoming, Plan, plan
+from msg_deploy.grid import dyadic_each
+from msg_deploy.options import Precision
+from msg_deploy.primitives import primitive_of
+from msg_deploy.sim.certificate.arithmetic import ARITHMETIC, LEAST, PARAMETER
+from msg_deploy.sim.certificate.neurons import FOLLOWERS, Follower
+from msg_deploy.sim.certificate.rules import RULES, Deviation, Place, Rule, broadcast, most
+from msg_deploy.sim.fast.engine import Watcher
+from msg_deploy.sim.fast.memory import is_image
+from msg_deploy.sim.fast.stateful import Emitted
+from msg_deploy.sim.simulator import FloatArray
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is found out, per spiking node, each (T, B, *shape).
+
+    Attributes:
+        certified: bool.
+        margins: membrane - threshold, float32.
+        bounds: of their error, float32.
+    """
+
+    certified: dict[str, npt.NDArray[np.bool_]]
+    margins: dict[str, FloatArray]
+    bounds: dict[str, FloatArray]
+
+
+class Propagation(Watcher):
+    """Watches runs, each announced by `record`; see `Watcher`.
+
+    Args:
+        deployment: that is run.
+        precision: of the engines that the certificate is about.
+    """
+
+    def __init__(self, deployment: Deployment, precision: Precision) -> None:
+        self.known = plan(deployment.graph)
+        self.arithmetic = ARITHMETIC[precision]
+        self.samples = slice(None)
+        nodes = deployment.graph.nodes
+        self.spiking = [n for n in self.known.order if primitive_of(nodes[n]).spiking]
+        self.found = self.record((0, 0))
+        beside = _beside(nodes, self.known)
+        self.rules: dict[str, Rule] = {}
+        self.followers: dict[str, Follower] = {}
+        for name in self.known.order:
+            node = nodes[name]
+            place = Place(
+                deployment.timing, self.known.input_shapes[name], self.arithmetic, beside[name]
+            )
+            if type(node) in FOLLOWERS:
+                self.followers[name] = FOLLOWERS[type(node)](node, place)
+            elif type(node) in RULES:
+                self.rules[name] = RULES[type(node)](node, place)
+            elif name not in self.known.inputs:
+                raise GraphError(f"node {name!r}: {type(node).__name__} cannot be certified.")
+        self.states: dict[str, Any] = {}
+        self.cyclic = {n for c in components(self.known) if closes(c, self.known) for n in c}
+        # Where several edges meet, the magnitudes of all of them are needed.
+        self.meeting = {
+            e.source for edges in self.known.incoming.values() if len(edges) > 1 for e in edges
+        }
+        self.given: dict[str, list[Given]] = {}
+        self.last = _last_users(self.known, self.cyclic)
+
+    def record(self, shape: tuple[int, ...]) -> Record:
+        """Start a run of T steps and B samples; the record is filled as it goes."""
+        self.found = Record(
+            self._arrays(shape, np.bool_),
+            self._arrays(shape, np.float32),
+            self._arrays(shape, np.float32),
+        )
+        return self.found
+
+    def _arrays(self, shape: tuple[int, ...], dtype: Any) -> dict[str, FloatArray]:
+        return {n: _empty(shape, self.known.shapes[n], dtype) for n in self.spiking}
+
+    def wants(self, name: str) -> bool:
+        """All nodes."""
+        return True
+
+    def membranes(self, name: str) -> bool:
+        """All of them."""
+        return True
+
+    def begin(self, samples: slice) -> None:
+        """See `Watcher`."""
+        self.samples = samples
+
+    def see(self, name: str, first: int, steps: int, arriving: Tensor, emitted: Emitted) -> None:
+        """Carry the bounds through one node."""
+        if name in self.known.inputs:
+            given = self._entering(emitted.output)
+        else:
+            incoming = self._arriving(name, first, steps, arriving)
+            given = self._through(name, first, steps, arriving, incoming, emitted)
+        magnitudes = emitted.output.abs().to(torch.float32) if name in self.meeting else None
+        before = self.given.get(name, []) if name in self.cyclic and first > 0 else []
+        self.given[name] = [*before, Given(first, given, magnitudes)]
+        for source in self.last.get(name, ()):
+            del self.given[source]
+
+    def _entering(self, x: Tensor) -> Deviation:
+        rounded = torch.from_numpy(self.arithmetic.rounded(x.numpy()))
+        error = (x - rounded).abs().to(torch.float32)
+        inexact = bool(error.any())
+        ones = torch.ones(x.shape[:2])
+        # Where inputs are rounded, the smallest error in float32 must not become none.
+        error = torch.where(x != rounded, error.clamp(min=2.0**-126), error)
+        each = dyadic_each(rounded).reshape(*x.shape[:2], -1).min(axis=2, initial=np.inf)
+        step = torch.from_numpy(each)
+        return Deviation(error if inexact else None, step, most(x.abs()).float() * 1.001, ones)
+
+    def _through(
+        self,
+        name: str,
+        first: int,
+        steps: int,
+        x: Tensor,
+        incoming: Deviation,
+        emitted: Emitted,
+    ) -> Deviation:
+        if name in self.rules:
+            return self.rules[name](x, incoming, emitted.output)
+        follower = self.followers[name]
+        if first == 0:
+            self.states[name] = follower.start(x.shape[1])
+        given, decisions = follower.advance(x, incoming, emitted, steps, self.states[name])
+        if decisions:
+            place = (slice(first, first + steps), self.samples)
+            self.found.certified[name][place] = decisions.certified.numpy()
+            self.found.margins[name][place] = decisions.margin.numpy()
+            self.found.bounds[name][place] = decisions.bound.numpy()
+        return given
+
+    def _arriving(self, name: str, first: int, steps: int, x: Tensor) -> Deviation:
+        """The deviation of the sum of what arrives."""
+        edges = [e for e in self.known.incoming[name] if not (e.previous and first == 0)]
+        if not edges:
+            zero = torch.zeros(1, x.shape[1])
+            return Deviation(
+                None, torch.full_like(zero, torch.inf, dtype=torch.float64), zero, zero
+            )
+        given = [self._given(e, first, steps) for e in edges]
+        found = [g.deviation for g in given]
+        if len(found) == 1:
+            return found[0]
+        step, reach, terms = found[0].step, found[0].reach, found[0].terms
+        exact = found[0].exact
+        for d in found[1:]:
+            step = torch.minimum(step, d.step)
+            reach, terms, exact = reach + d.reach, terms + d.terms, exact & d.exact
+        exact = exact & (reach <= self.arithmetic.exactly(step))
+        if bool(exact.all()):
+            return Deviation(None, step, reach, terms)
+        error = self._summed(given)
+        return Deviation(error.masked_fill(broadcast(exact, error), 0), step, reach, terms)
+
+    def _summed(self, given: list[Given]) -> Tensor:
+        """The errors of values that are summed, and that of their sum."""
+        gamma = self.arithmetic.gamma(len(given) + PARAMETER)
+        total = torch.tensor(LEAST)
+        for _, d, magnitudes in given:
+            assert magnitudes is not None
+            total = total + gamma * magnitudes
+            if d.error is not None:
+                total = total + (1 + gamma) * d.error
+        return total
+
+    def _given(self, edge: Incoming, first: int, steps: int) -> Given:
+        """What an edge carries at some steps."""
+        found = self.given[edge.source]
+        if edge.previous or (len(found) > 1 and steps == 1 and found[-1].first == first):
+            return found[-1]
+        if len(found) > 1:
+            return joined([g for g in found if first <= g.first < first + steps])
+        return found[0].part(slice(first - found[0].first, first - found[0].first + steps))
+
+
+def _empty(leading: tuple[int, ...], shape: Shape, dtype: Any) -> FloatArray:
+    """(*leading, *shape), in memory with the channels of images last, as they come."""
+    if not is_image(shape):
+        return np.empty((*leading, *shape), dtype)
+    return np.moveaxis(np.empty((*leading, *shape[1:], shape[0]), dtype), -1, len(leading))
+
+
+class Given(NamedTuple):
+    """What a node gave at some steps.
+
+    Attributes:
+        first: number of the first of these steps.
+        deviation: of its values.
+        magnitudes: float32 (steps or 1, B, *shape), if they are needed.
+    """
+
+    first: int
+    deviation: Deviation
+    magnitudes: Tensor | None
+
+    def part(self, steps: slice) -> Given:
+        """Some of the steps, counted from the first."""
+        values = self.magnitudes
+        if values is not None and len(values) > 1:
+            values = values[steps]
+        return Given(self.first + steps.start, self.deviation.part(steps), values)
+
+
+def joined(steps: list[Given]) -> Given:
+    """Several single steps as one."""
+    found = [g.deviation for g in steps]
+    like = next((d.error for d in found if d.error is not None), None)
+    error = magnitudes = None
+    if like is not None:
+        error = torch.cat([torch.zeros_like(like) if d.error is None else d.error for d in found])
+    values = [g.magnitudes for g in steps if g.magnitudes is not None]
+    if values:
+        magnitudes = torch.cat(values)
+    reach, terms = torch.cat([d.reach for d in found]), torch.cat([d.terms for d in found])
+    deviation = Deviation(error, torch.cat([d.step for d in found]), reach, terms)
+    return Given(steps[0].first, deviation, magnitudes)
+
+
+def _last_users(known: Plan, cyclic: set[str]) -> dict[str, list[str]]:
+    """After which node what others gave is not needed any more; cycles need all of theirs."""
+    last: dict[str, str] = {}
+    kept = set(cyclic)
+    for name in known.order:
+        for edge in known.incoming[name]:
+            last[edge.source] = name
+            kept |= {edge.source} if name in cyclic else set()
+    users: dict[str, list[str]] = {}
+    for source, user in last.items():
+        if source not in kept:
+            users.setdefault(user, []).append(source)
+    return users
+
+
+def _beside(nodes: Mapping[str, nir.NIRNode], known: Plan) -> dict[str, int]:
+    """For each node, the summands of other edges into the nodes behind it."""
+    found = dict.fromkeys(known.order, 0)
+    for edges in known.incoming.values():
+        counts = [_summands(nodes[e.source]) for e in edges]
+        for edge, own in zip(edges, counts, strict=True):
+            found[edge.source] = max(found[edge.source], sum(counts) - own)
+    return found
+
+
+def _summands(node: Any) -> int:
+    weight = np.asarray(getattr(node, "weight", 0.0))
+    return math.prod(weight.shape[1:]) + 1 if weight.ndim > 1 else 1

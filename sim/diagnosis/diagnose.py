@@ -1,0 +1,254 @@
+"""Which layers are at fault, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msg_deploy.deployment import Deployment, InputSpec
+from msg_deploy.exporters.branches import parts
+from msg_deploy.options import Precision
+from msg_deploy.sim.compare import READOUT, TOLERANCE, Difference, Layout
+from msg_deploy.sim.diagnosis.evidence import (
+    Evidence,
+    agreement,
+    forced,
+    give,
+    inputs_of,
+    recorded,
+    together,
+)
+from msg_deploy.sim.diagnosis.findings import Diagnosis, Fault, Side
+from msg_deploy.sim.diagnosis.hypotheses import Setting
+from msg_deploy.sim.diagnosis.reduce import Mask, reduce
+from msg_deploy.sim.diagnosis.segments import Segment, segments
+from msg_deploy.sim.diagnosis.testing import Deadline, Tester
+from msg_deploy.sim.simulator import FloatArray, Trace
+
+MOST_SAMPLES = 16
+"""Samples that a diagnosis takes unless told otherwise."""
+Run = Callable[[FloatArray], Trace]
+"""Inputs (T, B, *input shape) to what they cause."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """One side of a check.
+
+    Attributes:
+        run: in its simulator.
+        graph: if it has one.
+        layout: its layers in the order of execution.
+    """
+
+    run: Run
+    graph: Deployment | None
+    layout: Layout
+
+
+def diagnose(
+    a: Party,
+    b: Party,
+    stimulus: FloatArray,
+    precision: Precision,
+    fold: float = 0.0,
+    seconds: float = 20.0,
+) -> Diagnosis:
+    """Tell faulty layers from those that are merely downstream, and test what explains them.
+
+    The graph of one side, A's if it reproduces what A itself does, says how layers should behave.
+    Each of its layers is fed with what the other side's layer received, and, if that has a graph
+    as well, the other's layer with what this one's received; a layer that differs is faulty.
+
+    Args:
+        a: left side.
+        b: right side.
+        stimulus: inputs (T, B, *input shape), among them some that make a difference.
+        precision: of both runs.
+        fold: stated error of TWO's weights on both sides together.
+        seconds: after which no further change is tested.
+    """
+    traces = {"a": a.run(stimulus), "b": b.run(stimulus)}
+    different = _different(traces["a"], traces["b"], a.layout, precision)
+    subject = _subject(a, b, traces, stimulus, precision)
+    simulator = traces["b"].simulator
+    if subject is None:
+        first = tuple(Fault(n, "spike", 0, 0, 0) for n in different[:1])
+        return Diagnosis(simulator, first, tuple(different[1:]), forced=False)
+    mine, theirs = (a, b) if subject == "b" else (b, a)
+    own, other = (traces["a"], traces["b"]) if subject == "b" else (traces["b"], traces["a"])
+    assert mine.graph is not None
+    explained = fold * float(np.abs(own.currents).sum(axis=0).max(initial=0.0))
+    deadline = Deadline(seconds)
+    settings = _settings(mine.graph, theirs.graph, own, other, stimulus, precision, explained)
+    faulty = tuple(Tester(s, precision, explained, deadline).fault() for s in settings)
+    names = {fault.node for fault in faulty}
+    downstream = tuple(name for name in different if name not in names)
+    complete = not deadline.passed
+    return Diagnosis(simulator, faulty, downstream, subject, True, complete)
+
+
+def _subject(
+    a: Party, b: Party, traces: Mapping[str, Trace], stimulus: FloatArray, precision: Precision
+) -> Side | None:
+    """The side to be explained: B, unless only B's graph reproduces its own trace."""
+    sides: tuple[tuple[Side, Party, Trace], ...] = (("b", a, traces["a"]), ("a", b, traces["b"]))
+    able = [(subject, x, trace) for subject, x, trace in sides if x.graph and _usable(x.graph)]
+    for subject, party, trace in able:
+        assert party.graph is not None
+        if not any(True for _ in _faults(party.graph, trace, stimulus, precision)):
+            return subject
+    return able[0][0] if able else None
+
+
+def _usable(graph: Deployment) -> bool:
+    """Whether layers are called as in traces."""
+    return not parts(graph.graph)
+
+
+def _faults(
+    graph: Deployment, trace: Trace, stimulus: FloatArray, precision: Precision
+) -> list[Segment]:
+    """Layers that do not do what the graph says."""
+    entering = inputs_of(graph, stimulus)
+    found = []
+    for segment in segments(graph, currents=len(trace.currents) > 0):
+        evidence = recorded(segment, trace, entering)
+        if not agreement(segment, give(segment, evidence.received), evidence, precision).spikes:
+            found.append(segment)
+    return found
+
+
+def _settings(
+    graph: Deployment,
+    other: Deployment | None,
+    own: Trace,
+    theirs: Trace,
+    stimulus: FloatArray,
+    precision: Precision,
+    explained: float,
+) -> list[Setting]:
+    """Faulty layers with the evidence that shows it."""
+    currents = len(theirs.currents) > 0
+    comparable = other is not None and _comparable(graph, other)
+    behind = {s.node: s for s in segments(other, currents)} if other and comparable else {}
+    if not comparable:
+        # A dialect measures membranes in other units.
+        theirs = theirs if other is None else replace(theirs, membranes={})
+    entering = inputs_of(graph, stimulus)
+    found = []
+    for segment in segments(graph, currents):
+        evidence = [recorded(segment, theirs, entering)]
+        twin = behind.get(segment.node)
+        if twin and twin.quantity == segment.quantity != "score":
+            evidence.append(forced(segment, twin, own, entering))
+        showing = [e for e in evidence if _differs(segment, e, precision, explained)]
+        if showing:
+            found.append(Setting(segment, graph, twin, together(showing)))
+    return found
+
+
+def _comparable(graph: Deployment, other: Deployment) -> bool:
+    """Whether nodes of both graphs may be compared one by one."""
+    same = graph.provenance.dialect == other.provenance.dialect
+    return same and not parts(other.graph) and graph.input.shape == other.input.shape
+
+
+def _differs(segment: Segment, evidence: Evidence, precision: Precision, explained: float) -> bool:
+    given = give(segment, evidence.received)
+    return not agreement(segment, given, evidence, precision, explained).whole
+
+
+def _different(a: Trace, b: Trace, layout: Layout, precision: Precision) -> list[str]:
+    """Layers that differ, in the order of execution; the scores last."""
+    found = []
+    for name in layout.order:
+        if name in a.spikes and not np.array_equal(a.spikes[name].ravel(), b.spikes[name].ravel()):
+            found.append(name)
+        elif name in layout.sources and a.currents.shape == b.currents.shape:
+            x, y = (trace.currents[..., layout.sources[name]] for trace in (a, b))
+            if not _close(x, y, TOLERANCE[precision]):
+                found.append(name)
+    return found if _close(a.scores, b.scores, TOLERANCE[precision]) else [*found, READOUT]
+
+
+def _close(x: FloatArray, y: FloatArray, tolerance: float) -> bool:
+    scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
+    with np.errstate(invalid="ignore"):
+        return bool(np.all(np.abs(x - y) <= tolerance * scale))
+
+
+def chosen(differing: Sequence[int], total: int, most: int) -> list[int]:
+    """Samples for a diagnosis: those that differ, then others, at most so many.
+
+    Args:
+        differing: samples known to differ, the first one first.
+        total: number of samples.
+        most: how many to take.
+    """
+    others = np.linspace(0, total - 1, min(most, total)).astype(int).tolist()
+    return list(dict.fromkeys([*differing, *others]))[:most]
+
+
+def differs(a: Trace, b: Trace, first: Difference, layout: Layout, precision: Precision) -> Mask:
+    """Whether each sample differs in the layer and quantity of a difference, (B,)."""
+    node = first.node
+    if first.quantity == "decision":
+        return np.asarray(a.decisions != b.decisions)
+    if first.quantity == "score":
+        return _samples_apart(a.scores[None], b.scores[None], precision)
+    if first.quantity == "current":
+        part = layout.sources[node]
+        return _samples_apart(a.currents[..., part], b.currents[..., part], precision)
+    if first.quantity == "membrane":
+        return _samples_apart(a.membranes[node], b.membranes[node], precision)
+    x = a.spikes[node]
+    return np.asarray((x != b.spikes[node].reshape(x.shape)).any(axis=(0, *range(2, x.ndim))))
+
+
+def _samples_apart(x: FloatArray, y: FloatArray, precision: Precision) -> Mask:
+    scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
+    with np.errstate(invalid="ignore"):
+        close = np.abs(x - y) <= TOLERANCE[precision] * scale
+    return ~close.all(axis=(0, *range(2, x.ndim)))
+
+
+Encode = Callable[[FloatArray], FloatArray]
+"""Samples (N, *shape) to inputs (T, N, *shape of a step)."""
+
+
+def explain(
+    a: Party,
+    b: Party,
+    samples: FloatArray,
+    first: Difference,
+    spec: InputSpec,
+    encode: Encode,
+    precision: Precision,
+    fold: float = 0.0,
+    most: int = MOST_SAMPLES,
+) -> Diagnosis:
+    """Diagnose a difference and reduce the sample on which it shows.
+
+    Args:
+        a: left side.
+        b: right side.
+        samples: all that were compared, (N, *shape).
+        first: the first difference.
+        spec: of the input.
+        encode: samples to inputs.
+        precision: of both runs.
+        fold: as in `diagnose`.
+        most: samples that the diagnosis takes.
+    """
+    numbers = chosen([first.sample], len(samples), most)
+    diagnosis = diagnose(a, b, encode(samples[numbers]), precision, fold)
+
+    def failing(candidates: FloatArray) -> Mask:
+        inputs = encode(candidates)
+        return differs(a.run(inputs), b.run(inputs), first, a.layout, precision)
+
+    reduced = reduce(samples[first.sample], first.sample, first.node, spec, failing)
+    return replace(diagnosis, reduced=reduced)
