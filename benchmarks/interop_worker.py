@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 CLOSE = 1e-5
-"""Relative difference of parameters: thresholds are moved off a grid by 2^-18."""
+"""Relative difference of parameters: thresholds are moved off a grid by 2^-21."""
 
 
 def answer(framework: Any, job: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ TOLERANCE: Mapping[Precision, float] = {"float64": 1e-10, "float32": 1e-4}
 """Largest difference of membranes, currents and scores that rounding may cause, relative to the
 largest magnitude in the layer (at least 1). Spikes have no tolerance."""
 REWRITTEN = 1e-5
-"""The same for membranes across dialects: one may move a threshold by 2^-18 of it."""
+"""The same for membranes across dialects: one may move a threshold by 2^-21 of it."""
 
 
 class Kind(StrEnum):

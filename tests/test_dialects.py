@@ -60,7 +60,7 @@ def test_what_a_portable_file_holds() -> None:
     assert neuron.tau_mem == pytest.approx(np.full((4, 4, 4), 5e-4))
     assert neuron.tau_syn.tolist() == np.full((4, 4, 4), 1e-4).tolist()
     # th tau/(dt r), moved up, because it is on the grid of the kernel's integers
-    assert neuron.v_threshold == pytest.approx(np.full((4, 4, 4), 0.5 * 5 / 2 * (1 + 2**-18)))
+    assert neuron.v_threshold == pytest.approx(np.full((4, 4, 4), 0.5 * 5 / 2 * (1 + 2**-21)))
     assert neuron.tau_mem.dtype == np.float64
     dense = nodes["n0"].weight
     assert dense.shape == (4, 2, 3, 3)
@@ -174,7 +174,7 @@ def test_thresholds_leave_the_grid_of_the_weights() -> None:
     grid = chain(affine(2, 2), ONE, inputs=[2], outputs=[2])
     moved = in_dialect(grid, "portable").graph.nodes["n1"].v_threshold
     # th tau/(dt r) = 0.5 * 2
-    assert moved.tolist() == [1 + 2**-18] * 2
+    assert moved.tolist() == [1 + 2**-21] * 2
     assert msg_deploy.check(grid, in_dialect(grid, "portable"), random=20)
     grid.graph.nodes["n0"].weight[:] = np.random.default_rng(0).normal(size=(2, 2))
     assert in_dialect(grid, "portable").graph.nodes["n1"].v_threshold.tolist() == [1, 1]

@@ -1,8 +1,9 @@
 """Thresholds that membranes would hit exactly, because the weights behind stand on a grid.
 
-spikingjelly, sinabs and rockpool spike at the threshold, NIR, Norse and snnTorch above it, and
+spikingjelly, sinabs and rockpool spike at the threshold, NIR, Norse and snnTorch above it; and
 where the grid's step is no power of two, float32 decides such a tie by rounding. So the threshold
-moves up a little: more than float32 rounds off, less than a grid of 8 to 16 bits is apart.
+moves up a little: by more than float32 rounds off, and no more, since a membrane that really is
+that little above it would be lost.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from msg_deploy.graph import Plan
 from msg_deploy.primitives import pair, primitive_of
 
 Array = npt.NDArray[np.float64]
-UP = 1 + 2.0**-18
-"""What such a threshold is multiplied with."""
+UP = 1 + 2.0**-21
+"""What such a threshold is multiplied with: 8 times the rounding of float32. With 2^-18, a few of the
+membranes that a leak brings close to the threshold fell between the two, and spikes differed."""
 FINER = 16
 """Membranes are looked for between the steps too: a leak of tau = 2 dt halves them every step."""
 WEIGHTS = ("weight", "bias", "scale")
