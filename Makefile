@@ -41,7 +41,7 @@ interop: install
 	$(BIN)/python benchmarks/interop.py --output docs/interop.md
 
 benchmark: install
-	$(BIN)/python benchmarks/simulators.py
+	$(BIN)/python benchmarks/simulate.py
 
 clean:
 	rm -rf build $(VENV) *.egg-info

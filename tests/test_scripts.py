@@ -23,10 +23,19 @@ def test_own_network(tmp_path: Path) -> None:
     assert (tmp_path / "own.nir").exists()
 
 
-def test_simulators_benchmark() -> None:
-    shown = run("benchmarks/simulators.py", "--rounds", "1", "--batch", "2")
-    for name in ("torch", "norse", "reference"):
-        assert f"float32 {name}" in shown
+def test_simulate_benchmark() -> None:
+    for network in ("mlp", "recurrent"):
+        shown = run("benchmarks/simulate.py", "--network", network, "--batch", "1", "--rounds", "1")
+        for name in ("fast", "floor", "fast, int8", "onnxruntime", "norse, by step"):
+            assert f"| {name} |" in shown
+    assert "scores differ by at most" in shown
+    assert int(run("benchmarks/simulate.py", "--samples", "10")) > 0
+
+
+def test_onnx_speed_benchmark() -> None:
+    shown = run("benchmarks/onnx_speed.py", "--network", "mlp", "--batch", "2", "--rounds", "1")
+    for name in ("onnx, sequence", "onnx, unrolled", "torch core", "norse, by layer"):
+        assert f"| {name} |" in shown
 
 
 def test_training_step_benchmark() -> None:

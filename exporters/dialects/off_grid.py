@@ -21,7 +21,7 @@ from msg_deploy.primitives import pair, primitive_of
 
 Array = npt.NDArray[np.float64]
 UP = 1 + 2.0**-21
-"""What such a threshold is multiplied with: 8 times the rounding of float32. With 2^-18, a few of the
+"""What such a threshold is multiplied with: 8 times the rounding of float32. With 2^-18, a few
 membranes that a leak brings close to the threshold fell between the two, and spikes differed."""
 FINER = 16
 """Membranes are looked for between the steps too: a leak of tau = 2 dt halves them every step."""
