@@ -119,12 +119,14 @@ class Cell:
 
     Attributes:
         mismatches: spikes that differ.
+        spikes: that were compared.
         ran: networks that were run.
         parsed: networks of which only parameters were compared.
         refused: reason -> number of networks; by us, or by the framework's own error.
     """
 
     mismatches: int = 0
+    spikes: int = 0
     ran: int = 0
     parsed: int = 0
     refused: dict[str, int] = field(default_factory=dict)
@@ -138,9 +140,15 @@ class Cell:
         """Differs, or the framework refuses what its own dialect wrote."""
         return self.mismatches > 0 or any(not r.startswith(OURS) for r in self.refused)
 
-    def text(self, note: Callable[[str], int]) -> str:
-        """Mismatching spikes, or footnotes that say why there are none."""
-        parts = [str(self.mismatches)] if self.ran else []
+    def text(self, note: Callable[[str], int], compared: int) -> str:
+        """Mismatching spikes, or footnotes that say why there are none.
+
+        Args:
+            note: the number of a footnote.
+            compared: spikes that the others compare; fewer are told.
+        """
+        fewer = "" if self.spikes == compared else f" of {self.spikes}"
+        parts = [f"{self.mismatches}{fewer}"] if self.ran else []
         parts += ["parameters equal"] if self.parsed else []
         for reason, times in self.refused.items():
             share = f" ({times} networks)" if parts or len(self.refused) > 1 else ""
@@ -234,12 +242,13 @@ def column(name: str, python: Path, listed: Jobs, refused: list[Cell], folder: P
     listed = [(i, told) for i, told in listed if told["seed"] < most]
     path = folder / f"{name}.json"
     path.write_text(json.dumps([told for _, told in listed]))
-    for (i, _), found in zip(listed, answers(name, python, path), strict=False):
+    for (i, told), found in zip(listed, answers(name, python, path), strict=False):
         if "problem" in found:
             cells[i].refuse(found["problem"])
         else:
             cells[i].parsed += "parsed" in found
             cells[i].ran += "mismatches" in found
+            cells[i].spikes += told["spikes"] if "mismatches" in found else 0
             cells[i].mismatches += found.get("mismatches", 0)
     return cells
 
@@ -321,7 +330,7 @@ def markdown(table: Table, found: dict[str, list[Cell]], counts: list[tuple[int,
         f"|---|---|---|---|---|{'---|' * len(titles)}",
     ]
     for i, kind in enumerate(table.kinds):
-        cells = [found[name][i].text(note) for name in found]
+        cells = [found[name][i].text(note, counts[i][0]) for name in found]
         head = [kind.network, kind.weights, kind.reset, *map(str, counts[i])]
         lines.append(f"| {' | '.join([*head, *cells])} |")
     lines += ["", *(f"{i + 1}. {reason}" for i, reason in enumerate(notes))] if notes else []

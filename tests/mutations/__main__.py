@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.mutations.suite import FILES, graph_cases, module_cases, quiet, share, table
+from tests.mutations.suite import FILES, graph_cases, module_cases, share, table
 
 
 def main() -> None:
-    quiet()
+    # Warnings of readers are not of interest here.
+    logging.getLogger("msg_deploy").setLevel(logging.ERROR)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = [*graph_cases(Path(folder)), *module_cases()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +149,3 @@ def table(cases: list[Case]) -> str:
         counts = [sum(getattr(c, field) for c in mine) for field in RIGHT]
         lines.append(f"| {bug} | {len(mine)} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines)
-
-
-def quiet() -> None:
-    """Warnings of readers are not of interest here."""
-    logging.getLogger("msg_deploy").setLevel(logging.ERROR)

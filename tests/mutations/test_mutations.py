@@ -18,7 +18,6 @@ from tests.mutations.suite import (
     checked,
     graph_cases,
     module_cases,
-    quiet,
     share,
     table,
     written,
@@ -31,7 +30,6 @@ RIGHT = 0.9
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """All bugs on all networks, each in one format; `python -m tests.mutations` takes all."""
-    quiet()
     with pytest.MonkeyPatch.context() as patch:
         # Making inputs small is tested elsewhere.
         patch.setattr(diagnose, "reduce", lambda *arguments: None)
