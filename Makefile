@@ -42,6 +42,7 @@ interop: install
 
 benchmark: install
 	$(BIN)/python benchmarks/simulate.py
+	$(BIN)/python benchmarks/simulate.py --growth docs/growth.svg
 
 clean:
 	rm -rf build $(VENV) *.egg-info

@@ -1,9 +1,8 @@
 """Products with few values other than 0, one arriving event at a time.
 
 Each event adds its column of weights to the outputs; what does not arrive costs a look. Measured
-against torch's dense products (benchmarks/simulate.py), a matrix gains below about a tenth of its
-inputs, a convolution below a fiftieth; the limits here are a little lower. The density is measured
-anew for every input, on a part of it.
+against torch's dense products (docs/results.md), that wins up to a tenth of all values; the limit
+is a little lower. The density is measured anew for every input, on a part of it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from msg_deploy.primitives.convolution import conv_padding
 from msg_deploy.sim.fast.kernels import kernel
 from msg_deploy.sim.torch_layers import Layer
 
-MATRIX, CONVOLUTION = 0.08, 0.015
-"""Densities up to which events win."""
+LIMIT = 0.08
+"""Density up to which events win."""
 LOOKED_AT = 2**14
 """Values that the density is taken from; counting all of them would cost as much as a neuron."""
 
@@ -80,15 +79,15 @@ def by_density(node: nir.NIRNode, shape: Shape, dense: Layer, dtype: torch.dtype
         dtype: of the computation.
     """
     if isinstance(node, (nir.Linear, nir.Affine)):
-        return _choosing(dense, _matrix(node, dtype), MATRIX)
+        return _choosing(dense, _matrix(node, dtype))
     if isinstance(node, nir.Conv2d) and int(node.groups) == 1:
-        return _choosing(dense, _convolution(node, shape, dtype), CONVOLUTION)
+        return _choosing(dense, _convolution(node, shape, dtype))
     return dense
 
 
-def _choosing(dense: Layer, sparse: Layer, limit: float) -> Layer:
+def _choosing(dense: Layer, sparse: Layer) -> Layer:
     def run(x: Tensor) -> Tensor:
-        few = x.dtype.is_floating_point and density(x) <= limit
+        few = x.dtype.is_floating_point and density(x) <= LIMIT
         return sparse(x) if few else dense(x)
 
     return run
