@@ -316,6 +316,10 @@ def print_deployment(deployment: Deployment) -> None:
         )
     out.print(table)
     print_metadata(deployment.metadata)
+    latency = deployment.provenance.latency
+    if latency:
+        dialect = deployment.provenance.dialect
+        out.print(f"latency: outputs come {latency} steps later there (dialect {dialect})")
     for hazard in data["hazards"]:
         out.print(f"others: {hazard}", markup=False)
 

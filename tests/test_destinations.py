@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import msg_deploy
+from msg_deploy.console import print_deployment
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import FileError, GraphError
 from msg_deploy.exporters import nir as nir_file
@@ -417,3 +418,11 @@ def test_the_command_line_names_all_dialects() -> None:
     source = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
     for name in dialects():
         assert name in source
+
+
+def test_inspect_tells_how_much_later_spikes_come(capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = chain(lif((2,)), lif((2,)), inputs=[2], outputs=[2], dt=1e-3, reset="subtract")
+    print_deployment(in_dialect(deployment, "spyx"))
+    assert "latency: outputs come 2 steps later there (dialect spyx)" in capsys.readouterr().out
+    print_deployment(deployment)
+    assert "latency" not in capsys.readouterr().out

@@ -25,6 +25,7 @@ from msg_deploy.exporters.branches import fused
 from msg_deploy.exporters.dialects import arrangement, dialect
 from msg_deploy.exporters.dialects.loops import check_loop, loops, nested
 from msg_deploy.exporters.dialects.off_grid import off_grid
+from msg_deploy.exporters.dialects.rewrite import long_way_first, own_branches
 from msg_deploy.graph import Plan, plan
 from msg_deploy.primitives import pair, primitive_of
 
@@ -76,10 +77,7 @@ def portable(deployment: Deployment) -> Deployment:
         names = list(row)
         edges += itertools.pairwise(names)
     # Norse needs the long way before the short one where two edges meet.
-    depth = {name: i for i, name in enumerate(known.order)}
-    outer = [(e.source, name) for name in known.order for e in known.incoming[name]]
-    outer.sort(key=lambda edge: (depth[edge[1]], -depth[edge[0]]))
-    edges += [(a, firsts[b]) for a, b in outer]
+    edges += [(a, firsts[b]) for a, b in long_way_first(known)]
     graph = nir.NIRGraph(nodes, edges, metadata=dict(deployment.graph.metadata), type_check=False)
     return deployment.with_graph(graph, timing=replace(deployment.timing, dt=DT))
 
@@ -117,7 +115,7 @@ def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
         if isinstance(graph.nodes[name], nir.Output):
             raise GraphError(f"node {name!r}: the importers take one edge into the Output.")
         branches = [edge.source for edge in incoming]
-        weighted = [b for b in branches if not _on_the_way(b, branches, known)]
+        weighted = own_branches(branches, known)
         if len(weighted) > 1:
             raise GraphError(
                 f"node {name!r}: the branches {', '.join(branches)} meet, and Norse runs parallel "
@@ -126,20 +124,6 @@ def _check_branches(graph: nir.NIRGraph, known: Plan) -> None:
 
 
 arrangement("portable")(nested)
-
-
-def _on_the_way(node: str, branches: list[str], known: Plan) -> bool:
-    """Another branch comes out of this node, so its edge is a skip."""
-    waiting = [b for b in branches if b != node]
-    seen: set[str] = set()
-    while waiting:
-        here = waiting.pop()
-        if here == node:
-            return True
-        if here not in seen:
-            seen.add(here)
-            waiting += [edge.source for edge in known.incoming[here]]
-    return False
 
 
 @writes(nir.Input, nir.Output, nir.SumPool2d)

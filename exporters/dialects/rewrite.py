@@ -5,7 +5,7 @@ Such a dialect states how a neuron is written, and which of the checks here its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -334,12 +334,16 @@ def check_skips(deployment: Deployment, destination: str) -> None:
     known = plan(deployment.graph)
     for name in known.order:
         branches = [edge.source for edge in known.incoming[name] if not edge.previous]
-        own = [b for b in branches if not any(_leads(known, b, o) for o in branches if o != b)]
-        if len(own) > 1 or (len(branches) > 1 and name in known.outputs):
+        if len(own_branches(branches, known)) > 1 or (len(branches) > 1 and name in known.outputs):
             raise GraphError(
                 f"node {name!r}: the branches {', '.join(branches)} meet, which {destination} runs "
                 "in a wrong order; only a direct skip past one branch is read right."
             )
+
+
+def own_branches(branches: Sequence[str], known: Plan) -> list[str]:
+    """Branches that meet, without bare skips: those that another one comes out of."""
+    return [b for b in branches if not any(_leads(known, b, o) for o in branches if o != b)]
 
 
 def _leads(known: Plan, start: str, end: str) -> bool:
