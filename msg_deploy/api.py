@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from msg_deploy import checkpoint
-from msg_deploy.data import data_options, datasets, load_dataset
+from msg_deploy.data import datasets
 from msg_deploy.data.npz import samples_npz
 from msg_deploy.deployment import Deployment, InputSpec, Metadata, Timing
 from msg_deploy.errors import GraphError, UsageError
@@ -39,6 +39,7 @@ from msg_deploy.sim.compare import (
 from msg_deploy.sim.framework import FrameworkModule
 from msg_deploy.sim.simulator import FloatArray, Simulator, Trace, simulator
 from msg_deploy.sim.torch_core import TorchCore
+from msg_deploy.stimulus import DEFAULT_RANDOM, batches, held_out, noise
 
 if TYPE_CHECKING:
     from msg_deploy.exporters.onnx.build import OnnxOptions
@@ -50,7 +51,6 @@ Model = str | Path | SpikingNetwork | ForeignNetwork | Deployment
 DEFAULT_SIMULATORS = ("reference", "norse")
 ONNX_SIMULATORS = ("onnxruntime", "onnx_reference")
 """Those that run .onnx files."""
-DEFAULT_RANDOM = 64
 LARGEST_BATCH = 128
 TRACE_BYTES = 2**29
 """What the membranes of one trace may take; the batch is made to fit."""
@@ -492,13 +492,9 @@ def _stimulus(
         except UsageError as error:
             raise UsageError(f"{error} Or use random samples alone: --samples 0.") from error
     chosen = _held_out(metadata, data, samples, options) if isinstance(data, str) else data
-    spec, timing = metadata.input, metadata.timing
-    count = DEFAULT_RANDOM if random is None else random
-    shape = spec.shape if spec.encoding == "direct" else (timing.steps, *spec.shape)
-    noise = np.random.default_rng(seed).uniform(spec.low, spec.high, (count, *shape))
-    parts = [noise.astype(np.float32)]
+    parts = [noise(metadata, DEFAULT_RANDOM if random is None else random, seed)]
     if chosen is not None:
-        _check_samples(chosen, spec, timing)
+        _check_samples(chosen, metadata.input, metadata.timing)
         parts.insert(0, np.asarray(chosen, np.float32)[:samples])
     stimulus = np.concatenate(parts)
     if not len(stimulus):
@@ -512,10 +508,7 @@ def _held_out(
     """Held-out samples of a data set, read as in training, or those of a .npz file."""
     if data.endswith(".npz"):
         return samples_npz(Path(data))
-    trained = metadata.provenance
-    kept = trained.data_options if trained.data == data else {}
-    resolved = data_options(kept, {"limit": samples or None}, options)
-    return load_dataset(data, resolved, metadata.timing.steps).test.samples
+    return held_out(metadata, data, samples, options).samples
 
 
 def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None:
@@ -565,11 +558,7 @@ def _run(
 
 def _batches(side: Subject, stimulus: FloatArray) -> Iterator[tuple[int, FloatArray]]:
     """Index of the first sample, and inputs (T, B, ...), of batches that fit in memory."""
-    size = _batch_size(side)
-    metadata = side.metadata
-    for start in range(0, len(stimulus), size):
-        batch = torch.from_numpy(stimulus[start : start + size])
-        yield start, encode(batch, metadata.input, metadata.timing.steps).numpy()
+    return batches(side.metadata, stimulus, _batch_size(side))
 
 
 def _batch_size(side: Subject) -> int:

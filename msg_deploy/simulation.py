@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from msg_deploy.api import Model, open_model
-from msg_deploy.data import Split, data_options, datasets, load_dataset
+from msg_deploy.data import datasets
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.nir import ForeignTiming
-from msg_deploy.networks import encode
 from msg_deploy.options import Precision
 from msg_deploy.sim.activity import Activity, joined
 from msg_deploy.sim.fast import DEFAULT_MEMORY, Fast
 from msg_deploy.sim.simulator import FloatArray
+from msg_deploy.stimulus import DEFAULT_RANDOM, batches, held_out, noise
 
 BATCH = 256
 """Samples that are encoded at once; how many are run at once is the simulator's concern."""
-DEFAULT_RANDOM = 64
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def simulate(
     fast = Fast(memory, threads)
     scores: list[FloatArray] = []
     counted: list[Activity] = []
-    for inputs in _batches(deployment, chosen):
+    for _, inputs in batches(deployment, chosen, BATCH):
         if activity:
             found, part = fast.scores_and_activity(deployment, inputs, precision)
             counted.append(part)
@@ -100,13 +98,6 @@ def simulate(
         scores.append(found)
         on_batch(sum(map(len, scores)), len(chosen))
     return Simulation(np.concatenate(scores), labels, joined(counted) if counted else None)
-
-
-def _batches(deployment: Deployment, samples: FloatArray) -> Iterator[FloatArray]:
-    """Inputs (T, B, ...)."""
-    for start in range(0, len(samples), BATCH):
-        batch = torch.from_numpy(np.asarray(samples[start : start + BATCH], np.float32))
-        yield encode(batch, deployment.input, deployment.timing.steps).numpy()
 
 
 def _chosen(
@@ -122,24 +113,10 @@ def _chosen(
     if data is None and trained in datasets():
         data = trained
     if isinstance(data, str):
-        split = _held_out(deployment, data, samples, options)
+        split = held_out(deployment, data, samples, options)
         return split.samples, split.labels
     if data is not None:
         return np.asarray(data)[:samples], None
     if random < 1:
         raise UsageError("there is no sample to run; give data or a number of random ones.")
-    spec = deployment.input
-    shape: Sequence[int] = spec.shape
-    if spec.encoding == "frames":
-        shape = (deployment.timing.steps, *spec.shape)
-    noise = np.random.default_rng(seed).uniform(spec.low, spec.high, (random, *shape))
-    return noise.astype(np.float32), None
-
-
-def _held_out(
-    deployment: Deployment, data: str, samples: int | None, options: Mapping[str, Any]
-) -> Split:
-    trained = deployment.provenance
-    kept = trained.data_options if trained.data == data else {}
-    resolved = data_options(kept, {"limit": samples or None}, options)
-    return load_dataset(data, resolved, deployment.timing.steps).test
+    return noise(deployment, random, seed), None

@@ -56,8 +56,7 @@ class Fast:
         sources = (readout.source,) if readout else known.outputs
         kept = {*known.outputs, *sources}
         recorder = Recorder(deployment, known, kept, inputs.shape[:2], np.dtype(precision))
-        for _ in self._watched(deployment, inputs, precision, recorder):
-            pass
+        self.watch(deployment, inputs, recorder, precision)
         outputs = join([recorder.values[name] for name in known.outputs], 2)
         return Trace(
             simulator=self.name,
@@ -91,8 +90,7 @@ class Fast:
     ) -> Activity:
         """Spikes and synaptic operations; arguments and errors as those of `scores`."""
         counter = self._ready(deployment, precision).counter()
-        for _ in self._watched(deployment, inputs, precision, counter):
-            pass
+        self.watch(deployment, inputs, counter, precision)
         return counter.activity(inputs.shape[1])
 
     def scores_and_activity(

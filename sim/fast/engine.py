@@ -105,6 +105,7 @@ class Engine:
     ) -> None:
         self.known = known
         self.dtype = dtype
+        self.numpy_type = np.dtype(str(dtype).removeprefix("torch."))
         self.skipped = skipped
         self.layers: dict[str, Layer] = {}
         self.whole: set[str] = set()
@@ -128,14 +129,14 @@ class Engine:
         self.loops = {
             number: loop
             for number, (nodes, cyclic) in enumerate(self.components)
-            if cyclic and (loop := loop_of(nodes, deployment.graph, self.known))
+            if cyclic and (loop := loop_of(nodes, deployment.graph, known, self.numpy_type))
         }
         order = [nodes for nodes, _ in self.components]
         self.last_use = _last_uses(self.known, order)
         self.most_values = _most_values(self.known, order, self.last_use)
 
     def _stateful(self, deployment: Deployment) -> dict[str, Stateful]:
-        nodes, dtype = deployment.graph.nodes, np.dtype(str(self.dtype).removeprefix("torch."))
+        nodes, dtype = deployment.graph.nodes, self.numpy_type
         narrow = _feeding_only(self.known, self.whole)
         return {
             name: MAKERS[type(nodes[name])](
@@ -246,10 +247,10 @@ class Engine:
     ) -> dict[str, Tensor]:
         """A neuron and the matrix behind it, all steps at once."""
         name, shape = loop.neuron, self.known.shapes[loop.neuron]
-        outside = [values[e.source] for e in self.known.incoming[name] if not e.previous]
-        neuron, matrix = self.stateful[name], self.nodes[loop.matrix]
+        arriving = _total([values[e.source] for e in self.known.incoming[name] if not e.previous])
+        neuron = self.stateful[name]
         assert isinstance(neuron, Neuron)
-        x = flat(_total(outside), shape)
+        x = flat(arriving, shape)
         batch, dtype = x.shape[1], x.dtype
         begun = name in state.previous
         before = state.previous[name] if begun else torch.zeros(1, batch, *shape, dtype=self.dtype)
@@ -260,8 +261,8 @@ class Engine:
             emitted.size * shape[0],
             *arguments(self.nodes[name], neuron, state.nodes[name], x),
             neuron.context.timing.reset == "subtract",
-            np.ascontiguousarray(np.asarray(matrix.weight, dtype).T),
-            np.asarray(getattr(matrix, "bias", np.zeros(shape)), dtype),
+            loop.columns,
+            loop.bias,
             fed,
             begun,
             emitted,
@@ -270,7 +271,7 @@ class Engine:
         spikes = torch.from_numpy(emitted)
         state.previous[name] = spikes[-1:]
         membranes = torch.from_numpy(kept) if len(kept) else None
-        self._see(watcher, name, state.step, steps, Emitted(spikes, membranes), _total(outside))
+        self._see(watcher, name, state.step, steps, Emitted(spikes, membranes), arriving)
         if watcher.wants(loop.matrix):
             returned = self.layers[loop.matrix](_merged(spikes)).unflatten(0, spikes.shape[:2])
             self._see(watcher, loop.matrix, state.step, steps, Emitted(returned), spikes)

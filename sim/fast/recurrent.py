@@ -12,6 +12,7 @@ from typing import Any
 
 import nir
 import numpy as np
+import numpy.typing as npt
 from numba import prange
 
 from msg_deploy.graph import Incoming, Plan
@@ -32,13 +33,19 @@ class Loop:
     Attributes:
         neuron: name of the neuron.
         matrix: name of the matrix behind it, whose edge to the neuron closes the cycle.
+        columns: (N, N), of each neuron what it adds to the others.
+        bias: (N,).
     """
 
     neuron: str
     matrix: str
+    columns: Array
+    bias: Array
 
 
-def loop_of(nodes: Sequence[str], graph: nir.NIRGraph, known: Plan) -> Loop | None:
+def loop_of(
+    nodes: Sequence[str], graph: nir.NIRGraph, known: Plan, dtype: npt.DTypeLike
+) -> Loop | None:
     """The loop that these nodes of a cycle are, or None."""
     if len(nodes) != 2:
         return None
@@ -52,7 +59,12 @@ def loop_of(nodes: Sequence[str], graph: nir.NIRGraph, known: Plan) -> Loop | No
         and len(known.shapes[neuron]) == 1
         and known.shapes[neuron][0] <= LARGEST
     )
-    return Loop(neuron, matrix) if fits else None
+    if not fits:
+        return None
+    weights: Any = graph.nodes[matrix]
+    columns = np.ascontiguousarray(np.asarray(weights.weight, dtype).T)
+    bias = np.asarray(getattr(weights, "bias", np.zeros(len(columns))), dtype)
+    return Loop(neuron, matrix, columns, bias)
 
 
 @kernel
