@@ -5,8 +5,9 @@ The same weights everywhere, LIF (tau = 2, reset to zero), float32, inputs (T, B
 (3x64x64, T = 4), and a recurrent 700-128-20 (T = 250). The floor is the convolutions and matrix
 products alone, all steps at once, without neurons. "fast, int8" and "fast, the same in float" run
 the same network with its weights rounded to 8 bits on a grid of a power of two, and averages
-replaced by sums. Each round times every engine once, in turn, so that a busy machine disturbs all
-alike; printed are medians and their ratio to `fast`.
+replaced by sums. Each round times every engine, in turn, so that a busy machine disturbs all
+alike; printed are medians, their ratio to `fast`, and the memory that making an engine and its
+first run take at most (Linux).
 
 --growth measures how time and memory grow with T, batch, width and the number of samples instead,
 and draws it. --events compares products event by event with dense ones.
@@ -19,12 +20,14 @@ Run: python benchmarks/simulate.py [--network vggsnn] [--batch 64] [--rounds 7] 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,8 @@ from msg_deploy import Deployment, InputSpec, Timing, trace
 from msg_deploy.graph import plan
 from msg_deploy.sim.fast import Fast, events
 from msg_deploy.sim.fast.memory import is_image
-from msg_deploy.sim.torch_layers import LAYERS, Context
+from msg_deploy.sim.fast.packed import dense
+from msg_deploy.sim.torch_layers import Context
 
 BATCHES = {
     "mlp": (1, 64, 512),
@@ -54,14 +58,14 @@ def recurrent(steps: int = 250, width: int = 128) -> Deployment:
     random = np.random.default_rng(0)
 
     def affine(inputs: int, outputs: int, scale: float) -> nir.Affine:
-        weight = random.normal(0.01, scale / inputs**0.5, (outputs, inputs)).astype(np.float32)
+        weight = random.normal(0, scale / inputs**0.5, (outputs, inputs)).astype(np.float32)
         return nir.Affine(weight, np.zeros(outputs, np.float32))
 
     one, zero = np.ones(width), np.zeros(width)
     nodes = {
         "input": nir.Input({"input": np.array([700])}),
         "first": affine(700, width, 2.0),
-        "neuron": nir.LIF(2e-3 * one, one, zero, 0.5 * one, zero),
+        "neuron": nir.LIF(2e-3 * one, one, zero, 0.8 * one, zero),
         "back": affine(width, width, 1.0),
         "last": affine(width, 20, 1.0),
         "output": nir.Output({"output": np.array([20])}),
@@ -86,7 +90,7 @@ def floor(deployment: Deployment) -> engines.Engine:
         node, shape = deployment.graph.nodes[name], known.input_shapes[name]
         if isinstance(node, WEIGHTED):
             context = Context(deployment.timing, shape, torch.float32)
-            layers.append((LAYERS[type(node)](node, context), shape))
+            layers.append((dense(node, context), shape))
     kept: dict[int, list[torch.Tensor]] = {}
 
     @torch.no_grad()
@@ -142,31 +146,27 @@ def without_integers(deployment: Deployment, threads: int) -> engines.Engine:
     return run
 
 
-def engines_of(name: str, threads: int) -> tuple[dict[str, engines.Engine], Deployment]:
-    """All engines for one network; frameworks that are not installed are left out."""
+Maker = Callable[[], engines.Engine]
+
+
+def makers_of(name: str, threads: int) -> tuple[dict[str, Maker], Deployment]:
+    """What makes each engine for one network."""
     network = None if name == "recurrent" else engines.network_of(name)
     deployment = trace(network) if network else recurrent()
     whole = integral(deployment)
-    found = {
-        "fast": fast(deployment, threads),
-        "floor": floor(deployment),
-        "fast, int8": fast(whole, threads),
-        "fast, the same in float": without_integers(whole, threads),
-        "onnxruntime": engines.exported(deployment, "sequence", threads),
+    found: dict[str, Maker] = {
+        "fast": lambda: fast(deployment, threads),
+        "floor": lambda: floor(deployment),
+        "fast, int8": lambda: fast(whole, threads),
+        "fast, the same in float": lambda: without_integers(whole, threads),
+        "onnxruntime": lambda: engines.exported(deployment, "sequence", threads),
     }
     if network:
-        found["torch core"] = engines.core(network)
-    ways: list[tuple[str, Callable[..., engines.Engine], Mapping[str, Any]]] = [
-        ("by step", engines.by_step, engines.STEPS)
-    ]
-    if network:
-        ways.insert(0, ("by layer", engines.by_layer, engines.SEQUENCES))
-    for how, make, frameworks in ways:
-        for framework in frameworks:
-            try:
-                found[f"{framework}, {how}"] = make(deployment, framework)
-            except ImportError:
-                print(f"{framework}: not installed, left out", file=sys.stderr)
+        found["torch core"] = lambda: engines.core(network)
+        for framework in engines.SEQUENCES:
+            found[f"{framework}, by layer"] = partial(engines.by_layer, deployment, framework)
+    for framework in engines.STEPS:
+        found[f"{framework}, by step"] = partial(engines.by_step, deployment, framework)
     return found, deployment
 
 
@@ -176,21 +176,63 @@ def stimulus(deployment: Deployment, batch: int) -> engines.Array:
     return np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
 
 
+def engines_of(
+    makers: Mapping[str, Maker], inputs: engines.Array
+) -> tuple[dict[str, engines.Engine], dict[str, int]]:
+    """All engines, and the memory that making each one and its first run take, in bytes.
+
+    Frameworks that are not installed are left out.
+    """
+    found, added = {}, {}
+    fast(chain(8, 2), 1)(np.ones((2, 1, 8), np.float32))  # libraries are not counted
+    for name, make in makers.items():
+        before = resident()
+        try:
+            found[name] = make()
+        except ImportError:
+            print(f"{name}: not installed, left out", file=sys.stderr)
+            continue
+        found[name](inputs)
+        added[name] = most_resident() - before
+    return found, added
+
+
+def resident() -> int:
+    """Bytes in memory now, freed ones given back; the count of the most starts anew. Linux."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def most_resident() -> int:
+    """Bytes in memory at most since the last `resident`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
 def table(name: str, batch: int, rounds: int, threads: int) -> str:
     """Markdown."""
-    found, deployment = engines_of(name, threads)
+    makers, deployment = makers_of(name, threads)
     inputs = stimulus(deployment, batch)
+    found, added = engines_of(makers, inputs)
     others = {"floor", "fast, int8", "fast, the same in float"}
     difference = engines.check({n: e for n, e in found.items() if n not in others}, inputs)
     medians = engines.measure(found, inputs, rounds)
     lines = [
         f"{name}, T = {deployment.timing.steps}, batch {batch}, {threads} threads, median of "
         f"{rounds} rounds; scores differ by at most {difference:.1e} of the largest.\n",
-        "| engine | ms | times `fast` |",
-        "|---|---|---|",
+        "| engine | ms | times `fast` | memory, MiB |",
+        "|---|---|---|---|",
     ]
     for engine, median in medians.items():
-        lines.append(f"| {engine} | {median * 1e3:.2f} | {median / medians['fast']:.2f} |")
+        lines.append(
+            f"| {engine} | {median * 1e3:.2f} | {median / medians['fast']:.2f} "
+            f"| {added[engine] / 2**20:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -275,7 +317,7 @@ def by_events(rounds: int) -> str:
     }
     for name, (node, shape, output) in layers.items():
         context = Context(Timing(), shape[1:], torch.float32)
-        both = {"dense": LAYERS[type(node)](node, context)}
+        both = {"dense": dense(node, context)}
         make: Any = events._matrix if isinstance(node, nir.Affine) else events._convolution
         arguments = (torch.float32,) if isinstance(node, nir.Affine) else (output, torch.float32)
         both["events"] = make(node, *arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nir
 import numba
 import numpy as np
@@ -16,7 +18,7 @@ from msg_deploy.errors import UsageError
 from msg_deploy.exporters.fold import FOLDS, fold_two
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision
-from msg_deploy.sim.fast import Fast, events, int8
+from msg_deploy.sim.fast import Fast, events, int8, packed
 from msg_deploy.sim.fast.chunks import chunks
 from msg_deploy.sim.fast.engine import Engine
 from msg_deploy.sim.reference import Reference
@@ -103,11 +105,13 @@ def test_the_last_matrix_is_not_run_at_every_step(monkeypatch: pytest.MonkeyPatc
         rows.append(len(x))
         return linear(x, *others)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(packed, "available", lambda: False)
     monkeypatch.setattr(torch.nn.functional, "linear", counting)
-    sample = np.random.default_rng(0).uniform(0, 1, (1, 2, 1, 8, 8)).repeat(5, axis=0)
+    sample = np.random.default_rng(0).uniform(0, 1, (1, 20, 1, 8, 8)).repeat(5, axis=0)
     Fast().scores(deployment, sample)
-    # The first layer's input is constant: once for each sample. The second's is not. No third.
-    assert rows == [2, 10]
+    # The first layer's input is constant: once for each sample. The second's is not. The third is
+    # run on what its input adds up to.
+    assert rows == [20, 100, 20]
 
 
 def test_wrong_inputs() -> None:
@@ -254,19 +258,68 @@ def test_a_convolution_by_events(
 def test_few_events_are_added_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     node = nir.Affine(np.random.default_rng(0).normal(size=(5, 100)), np.arange(5.0))
     used: list[str] = []
-    monkeypatch.setattr(
-        events, "_matrix", lambda *_: lambda x: used.append("events") or x.new_zeros(len(x), 5)
+    for way, name in (("_matrix", "events"), ("dense", "dense")):
+        monkeypatch.setattr(
+            events,
+            way,
+            lambda *_, name=name: lambda x: used.append(name) or x.new_zeros(len(x), 5),
+        )
+    layer = events.by_density(node, (5,), Context(Timing(), (100,), torch.float32))
+    for rows, arriving in ((17, 0), (17, 8), (17, 9), (16, 20), (16, 21)):
+        x = torch.zeros(rows, 100)
+        x[:, :arriving] = 1
+        layer(x)
+    assert used == ["events", "events", "dense", "events", "dense"]
+
+
+GEOMETRIES = {
+    "one channel": (1, 4, 3, 1, 1, 1, 1),
+    "stride": (3, 6, (3, 2), (2, 1), (1, 0), 1, 3),
+    "dilation": (2, 6, 3, 1, 2, 2, 2),
+    "by channel": (8, 8, 5, 2, (2, 1), 1, 8),
+    "same": (4, 5, 3, 1, "same", 1, 1),
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_convolution_laid_out_once(geometry: tuple[Any, ...], channels_last: bool) -> None:
+    inputs, outputs, kernel, stride, padding, dilation, groups = geometry
+    random = np.random.default_rng(0)
+    kernels = np.broadcast_to(kernel, 2)
+    weight = random.normal(size=(outputs, inputs // groups, *kernels))
+    bias = random.normal(size=outputs)
+    node = nir.Conv2d((9, 8), weight, stride, padding, dilation, groups, bias)
+    x = torch.from_numpy(random.normal(size=(3, inputs, 9, 8)).astype(np.float32))
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    found = packed.dense(node, Context(Timing(), (inputs, 9, 8), torch.float32))(x)
+    expected = LAYERS[nir.Conv2d](node, Context(Timing(), (inputs, 9, 8), torch.float64))(
+        x.double()
     )
-    layer = events.by_density(
-        node, (5,), lambda x: used.append("dense") or x.new_zeros(len(x), 5), torch.float32
-    )
-    x = torch.zeros(10, 100)
-    layer(x)
-    x[:, :8] = 1
-    layer(x)
-    x[:, :9] = 1
-    layer(x)
-    assert used == ["events", "events", "dense"]
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 300])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_matrix_laid_out_once(rows: int, with_bias: bool) -> None:
+    random = np.random.default_rng(0)
+    weight, bias = random.normal(size=(200, 200)), random.normal(size=200)
+    assert weight.size >= packed.SMALL
+    node = nir.Affine(weight, bias) if with_bias else nir.Linear(weight)
+    x = torch.from_numpy(random.normal(size=(rows, 200)).astype(np.float32))
+    found = packed.dense(node, Context(Timing(), (200,), torch.float32))(x)
+    expected = x.double() @ torch.from_numpy(weight).T + (torch.from_numpy(bias) * with_bias)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+
+def test_without_the_operators_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "available", lambda: False)
+    monkeypatch.setattr(packed, "_matrix", lambda *_: pytest.fail("there is no such operator"))
+    node = nir.Linear(np.ones((200, 200)))
+    x = torch.ones(2, 200)
+    found = packed.dense(node, Context(Timing(), (200,), torch.float32))(x)
+    assert torch.equal(found, torch.full((2, 200), 200.0))
 
 
 def test_a_matrix_by_events() -> None:

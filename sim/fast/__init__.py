@@ -101,7 +101,7 @@ class Fast:
 
         prepared = self._ready(deployment, precision)
         counter = prepared.counter()
-        watcher = Scores(deployment, prepared.known, folded=False)
+        watcher = Scores(deployment, prepared.known, prepared.dtype, folded=False)
         parts = self._watched(deployment, inputs, precision, Several((watcher, counter)))
         scores = np.concatenate([watcher.take() for _ in parts])
         return scores, counter.activity(inputs.shape[1])
@@ -172,9 +172,12 @@ def using(threads: int | None) -> Iterator[None]:
     import numba
 
     before = torch.get_num_threads(), numba.get_num_threads()
-    wanted = threads or before[0]
-    torch.set_num_threads(wanted)
-    numba.set_num_threads(min(wanted, most_threads()))
+    wanted = (threads or before[0], min(threads or before[0], most_threads()))
+    if wanted == before:  # setting them takes as long as a small layer
+        yield
+        return
+    torch.set_num_threads(wanted[0])
+    numba.set_num_threads(wanted[1])
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from msg_deploy.sim.fast.events import by_density
 from msg_deploy.sim.fast.memory import flat, is_image
 from msg_deploy.sim.fast.recurrent import Loop, arguments, loop_of, run_loop
 from msg_deploy.sim.fast.stateful import MAKERS, Emitted, Neuron, Space, Stateful
-from msg_deploy.sim.torch_layers import LAYERS, Context, Layer
+from msg_deploy.sim.torch_layers import Context, Layer
 from msg_deploy.terminals import split
 
 
@@ -115,9 +115,8 @@ class Engine:
             node, shape = deployment.graph.nodes[name], self.known.input_shapes[name]
             if type(node) not in MAKERS:
                 whole = int8.layer(name, node, arriving[name]) if integers else None
-                dense = LAYERS[type(node)](node, Context(deployment.timing, shape, dtype))
-                general = by_density(node, self.known.shapes[name], dense, dtype)
-                self.layers[name] = whole or general
+                context = Context(deployment.timing, shape, dtype)
+                self.layers[name] = whole or by_density(node, self.known.shapes[name], context)
                 self.whole |= {name} if whole else set()
         self.stateful = self._stateful(deployment)
         self.spaces = {name: Space() for name in self.stateful}

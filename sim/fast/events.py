@@ -1,8 +1,10 @@
 """Products with few values other than 0, one arriving event at a time.
 
 Each event adds its column of weights to the outputs; what does not arrive costs a look. Measured
-against torch's dense products (docs/results.md), that wins up to a tenth of all values; the limit
-is a little lower. The density is measured anew for every input, on a part of it.
+against dense products (docs/results.md), that wins up to a tenth of all values; the limit is a
+little lower. A dense product of few rows waits for the weights, of which events need only some, and
+a convolution of many channels adds whole vectors: there events win longer. The density is measured
+anew for every input, on a part of it.
 """
 
 from __future__ import annotations
@@ -19,11 +21,16 @@ from msg_deploy.deployment import Shape
 from msg_deploy.primitives import pair
 from msg_deploy.primitives.convolution import conv_padding
 from msg_deploy.sim.fast.kernels import kernel
-from msg_deploy.sim.torch_layers import Layer
+from msg_deploy.sim.fast.packed import dense
+from msg_deploy.sim.torch_layers import Context, Layer
 
 LIMIT = 0.08
 """Density up to which events win."""
-LOOKED_AT = 2**14
+FEW_ROWS, LIMIT_OF_FEW = 16, 0.2
+"""The same for matrices and so many samples and steps."""
+MANY_CHANNELS, LIMIT_OF_MANY = 128, 0.15
+"""The same for convolutions to so many channels."""
+LOOKED_AT = 2**12
 """Values that the density is taken from; counting all of them would cost as much as a neuron."""
 
 
@@ -69,36 +76,37 @@ def add_kernels(x, weight, bias, stride, padding, dilation, out):  # type: ignor
                                 place[o] += value * weight[k, p, q, o]
 
 
-def by_density(node: nir.NIRNode, shape: Shape, dense: Layer, dtype: torch.dtype) -> Layer:
-    """The layer by events where few arrive, else as it is.
+def by_density(node: nir.NIRNode, shape: Shape, context: Context) -> Layer:
+    """A layer that takes events one by one where few arrive.
 
     Args:
         node: any without state.
         shape: of its output.
-        dense: the layer.
-        dtype: of the computation.
+        context: timing, shape of the input, type of the computation.
     """
+    all_values = dense(node, context)
     if isinstance(node, (nir.Linear, nir.Affine)):
-        return _choosing(dense, _matrix(node, dtype))
-    if isinstance(node, nir.Conv2d) and int(node.groups) == 1:
-        return _choosing(dense, _convolution(node, shape, dtype))
-    return dense
+        events = _matrix(node, context.dtype)
+        limit = LIMIT
+    elif isinstance(node, nir.Conv2d) and int(node.groups) == 1:
+        events = _convolution(node, shape, context.dtype)
+        limit = LIMIT_OF_MANY if shape[0] >= MANY_CHANNELS else LIMIT
+    else:
+        return all_values
 
-
-def _choosing(dense: Layer, sparse: Layer) -> Layer:
     def run(x: Tensor) -> Tensor:
-        few = x.dtype.is_floating_point and density(x) <= LIMIT
-        return sparse(x) if few else dense(x)
+        few_rows = x.ndim == 2 and len(x) <= FEW_ROWS
+        return (events if density(x) <= (LIMIT_OF_FEW if few_rows else limit) else all_values)(x)
 
     return run
 
 
 def density(x: Tensor) -> float:
     """The share of values other than 0, of all of them or of some that lie evenly in memory."""
-    values = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1)
+    values = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1).numpy()
     # An odd distance meets all channels.
     some = values[:: max(1, len(values) // LOOKED_AT) | 1]
-    return int(torch.count_nonzero(some)) / max(1, len(some))
+    return np.count_nonzero(some) / max(1, len(some))
 
 
 def _parameters(node: Any, dtype: torch.dtype) -> tuple[np.ndarray[Any, Any], ...]:

@@ -29,6 +29,7 @@ class Prepared:
     def __init__(self, deployment: Deployment, precision: Precision) -> None:
         self.deployment = deployment
         self.precision = precision
+        self.dtype: torch.dtype = getattr(torch, precision)
         self.known = plan(deployment.graph)
 
     def is_of(self, deployment: Deployment, precision: Precision) -> bool:
@@ -48,7 +49,7 @@ class Prepared:
     @cached_property
     def scores(self) -> Scores:
         """A watcher for class scores; its matrix is left out where it can be."""
-        return Scores(self.deployment, self.known)
+        return Scores(self.deployment, self.known, self.dtype)
 
     def counter(self) -> Counter:
         """A new watcher for spikes and synaptic operations."""
@@ -56,12 +57,11 @@ class Prepared:
 
     @cached_property
     def _whole(self) -> Engine:
-        return Engine(self.deployment, self.known, getattr(torch, self.precision))
+        return Engine(self.deployment, self.known, self.dtype)
 
     @cached_property
     def _short(self) -> Engine:
-        dtype: torch.dtype = getattr(torch, self.precision)
-        return Engine(self.deployment, self.known, dtype, self.scores.skipped)
+        return Engine(self.deployment, self.known, self.dtype, self.scores.skipped)
 
     @cached_property
     def _fans(self) -> dict[str, Tensor]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nir
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.graph import Plan
@@ -83,24 +83,27 @@ class Scores(Watcher):
     Args:
         deployment: whose scores are wanted.
         known: its plan.
+        dtype: of the computation.
         folded: leave that matrix out.
 
     Attributes:
         skipped: nodes that need not be run.
     """
 
-    def __init__(self, deployment: Deployment, known: Plan, folded: bool = True) -> None:
+    def __init__(
+        self, deployment: Deployment, known: Plan, dtype: torch.dtype, folded: bool = True
+    ) -> None:
         readout, steps = deployment.readout, deployment.timing.steps
         weights = readout.weights if readout else (1.0,) * steps
         if readout and readout.fold != "host":
             weights = (0.0,) * (steps - 1) + (1.0,)
-        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.weights = torch.tensor(weights, dtype=dtype)
         self.names = known.outputs
-        self.matrix: Any = None
+        self.matrix: Callable[[Tensor], Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         last = _last_matrix(deployment, known) if folded else None
         if last:
-            self.matrix = deployment.graph.nodes[last]
+            self.matrix = _weighted(deployment.graph.nodes[last], sum(weights), dtype)
             self.names = (known.incoming[last][0].source,)
             self.skipped = frozenset((last, known.output))
         self.totals: dict[str, Tensor] = {}
@@ -116,11 +119,11 @@ class Scores(Watcher):
     def see(self, name: str, first: int, steps: int, arriving: Tensor, emitted: Emitted) -> None:
         """Add what these steps weigh."""
         # Spikes may come as bytes, in a computation of float32.
-        values = emitted.output if emitted.output.is_floating_point() else emitted.output.float()
-        share = self.weights[first : first + steps].to(values.dtype)
+        values = emitted.output.to(self.weights.dtype)
+        share = self.weights[first : first + steps]
         if len(values) == 1:
-            share = share.sum()[None]
-        added = torch.tensordot(share, values, 1)
+            share = share.sum(0, keepdim=True)
+        added = (share @ values.reshape(len(values), -1)).view(values.shape[1:])
         self.totals[name] = self.totals[name] + added if name in self.totals else added
 
     def take(self) -> Array:
@@ -128,12 +131,15 @@ class Scores(Watcher):
         totals, self.totals = [self.totals[name] for name in self.names], {}
         if self.matrix is None:
             return join([total.numpy() for total in totals], 1)
-        (total,) = totals
-        scores = total @ torch.as_tensor(self.matrix.weight, dtype=total.dtype).T
-        if isinstance(self.matrix, nir.Affine):
-            bias = torch.as_tensor(self.matrix.bias, dtype=torch.float64) * self.weights.sum()
-            scores += bias.to(total.dtype)
-        return np.asarray(scores.numpy())
+        return np.asarray(self.matrix(totals[0]).numpy())
+
+
+def _weighted(node: Any, total: float, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """sum_t f_t s_t, (B, N), to sum_t f_t (W s_t + b)."""
+    weight = torch.as_tensor(node.weight, dtype=dtype)
+    bias = torch.as_tensor(getattr(node, "bias", np.zeros(len(weight))), dtype=torch.float64)
+    scaled = (bias * total).to(dtype)
+    return lambda weighted: nn.functional.linear(weighted, weight, scaled)
 
 
 class Several(Watcher):
