@@ -6,9 +6,42 @@ per-sample numbers (T, B) or (1, B); states (B, N), moved on in place; parameter
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from numba import prange
 
 from msg_deploy.sim.fast.kernels import BLOCK, kernel
+
+HIDDEN = 2**52
+"""The leading bit of a normal float64 number, which is not stored."""
+
+
+@kernel
+def finest(bits, out):  # type: ignore[no-untyped-def]
+    """The largest power of two of which all numbers of a row are multiples; infinity for zeros.
+
+    Bits (R, N): float64 as int64; out (R,): float64.
+    """
+    for row in prange(len(bits)):
+        lowest = 5000
+        for i in range(bits.shape[1]):
+            exponent = (bits[row, i] >> 52) & 0x7FF
+            mantissa = bits[row, i] & (HIDDEN - 1)
+            if exponent > 0:
+                mantissa |= HIDDEN
+            if mantissa == 0:
+                continue
+            place = max(exponent, 1) - 1075
+            below = min(lowest - place, 62)
+            # Mostly no bit of a number is lower than the lowest so far.
+            if below <= 0 or mantissa & ((1 << below) - 1) == 0:
+                continue
+            while mantissa & 1 == 0:
+                mantissa >>= 1
+                place += 1
+            lowest = place
+        out[row] = math.ldexp(1.0, lowest) if lowest < 5000 else np.inf
 
 
 @kernel

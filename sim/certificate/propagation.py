@@ -21,10 +21,10 @@ from msg_deploy.components import closes, components
 from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError
 from msg_deploy.graph import Incoming, Plan, plan
-from msg_deploy.grid import dyadic_each
 from msg_deploy.options import Precision
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.certificate.arithmetic import ARITHMETIC, LEAST, PARAMETER
+from msg_deploy.sim.certificate.kernels import finest
 from msg_deploy.sim.certificate.neurons import FOLLOWERS, Follower
 from msg_deploy.sim.certificate.rules import RULES, Deviation, Place, Rule, broadcast, most
 from msg_deploy.sim.fast.engine import Watcher
@@ -124,15 +124,18 @@ class Propagation(Watcher):
             del self.given[source]
 
     def _entering(self, x: Tensor) -> Deviation:
-        rounded = torch.from_numpy(self.arithmetic.rounded(x.numpy()))
-        error = (x - rounded).abs().to(torch.float32)
-        inexact = bool(error.any())
-        ones = torch.ones(x.shape[:2])
-        # Where inputs are rounded, the smallest error in float32 must not become none.
-        error = torch.where(x != rounded, error.clamp(min=2.0**-126), error)
-        each = dyadic_each(rounded).reshape(*x.shape[:2], -1).min(axis=2, initial=np.inf)
-        step = torch.from_numpy(each)
-        return Deviation(error if inexact else None, step, most(x.abs()).float() * 1.001, ones)
+        rounded, error = torch.from_numpy(self.arithmetic.rounded(x.numpy())), None
+        if not torch.equal(x, rounded):
+            error = (x - rounded).abs().to(torch.float32)
+            # Where inputs are rounded, the smallest error in float32 must not become none.
+            error = torch.where(x != rounded, error.clamp(min=2.0**-126), error)
+        rows = rounded.reshape(x.shape[0] * x.shape[1], -1).numpy()
+        steps = np.empty(len(rows))
+        finest(rows.size, rows.view(np.int64), steps)
+        reach = most(x.abs()).float() * 1.001
+        return Deviation(
+            error, torch.from_numpy(steps).view(reach.shape), reach, torch.ones_like(reach)
+        )
 
     def _through(
         self,

@@ -20,6 +20,7 @@ from msg_deploy.deployment import Shape, Timing
 from msg_deploy.grid import dyadic
 from msg_deploy.primitives import pair
 from msg_deploy.sim.certificate.arithmetic import LEAST, PARAMETER, PRODUCT, Arithmetic
+from msg_deploy.sim.fast.packed import dense
 from msg_deploy.sim.torch_layers import LAYERS, Context, Layer
 
 FLOAT32_UNIT = 2.0**-24
@@ -80,7 +81,7 @@ class Place:
     def layer(self, node: nir.NIRNode, **fields: Any) -> Layer:
         """A layer in float32 with other parameters."""
         changed = replace(node, **fields)
-        return LAYERS[type(node)](changed, Context(self.timing, self.shape, torch.float32))
+        return dense(changed, Context(self.timing, self.shape, torch.float32))
 
 
 Rule = Callable[[Tensor, Deviation, Tensor], Deviation]

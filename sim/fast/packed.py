@@ -80,9 +80,9 @@ def _convolution(node: nir.Conv2d, context: Context) -> Layer:
         int(node.groups),
     )
     bias = context.tensor(node.bias)
-    weight = torch.ops.mkldnn._reorder_convolution_weight(
-        context.tensor(node.weight), *geometry, [1, *context.shape]
-    )
+    plain = context.tensor(node.weight)
+    sample = [1, plain.shape[1] * int(node.groups), *context.shape[1:]]
+    weight = torch.ops.mkldnn._reorder_convolution_weight(plain, *geometry, sample)
     product = torch.ops.mkldnn._convolution_pointwise.default
 
     def run(x: Tensor) -> Tensor:
