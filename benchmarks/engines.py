@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ RATE = 0.15
 """The share of neurons that fire at a step, as in trained networks."""
 
 
+@functools.cache
 def network_of(name: str) -> SpikingNetwork:
     """Random weights; BatchNorm has seen inputs, and thresholds let every layer fire."""
     spec, steps, options = NETWORKS[name]

@@ -10,11 +10,13 @@ alike; printed are medians, their ratio to `fast`, and the memory that making an
 first run take at most (Linux).
 
 --growth measures how time and memory grow with T, batch, width and the number of samples instead,
-and draws it. --events compares products event by event with dense ones.
+and draws it. --events compares products event by event with dense ones. --report does everything,
+with one thread and with all, and writes a page.
 
 Run: python benchmarks/simulate.py [--network vggsnn] [--batch 64] [--rounds 7] [--threads 2]
      python benchmarks/simulate.py --growth docs/growth.svg
      python benchmarks/simulate.py --events
+     python benchmarks/simulate.py --report docs/speed.md
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from __future__ import annotations
 import argparse
 import ctypes
 import itertools
+import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +37,11 @@ from typing import Any
 import engines
 import nir
 import numpy as np
+import onnxruntime
 import torch
 
 from msg_deploy import Deployment, InputSpec, Timing, trace
+from msg_deploy.files import replacing
 from msg_deploy.graph import plan
 from msg_deploy.sim.fast import Fast, events
 from msg_deploy.sim.fast.memory import is_image
@@ -46,10 +51,11 @@ from msg_deploy.sim.torch_layers import Context
 BATCHES = {
     "mlp": (1, 64, 512),
     "convnet": (1, 64),
-    "vggsnn": (1, 16),
+    "vggsnn": (1, 4),
     "sew_resnet34": (1, 4),
     "recurrent": (1, 64),
 }
+ROUNDS = {"mlp": 9, "convnet": 9, "vggsnn": 3, "sew_resnet34": 3, "recurrent": 9}
 WEIGHTED = (nir.Affine, nir.Linear, nir.Conv2d)
 
 
@@ -214,26 +220,103 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def table(name: str, batch: int, rounds: int, threads: int) -> str:
-    """Markdown."""
+@dataclass(frozen=True)
+class Measured:
+    """All engines on one network and batch.
+
+    Attributes:
+        name: of the network.
+        batch: samples at once.
+        steps: timesteps T.
+        seconds: medians.
+        memory: that making each engine and its first run took, in bytes.
+        difference: of scores, relative to the largest, at most.
+    """
+
+    name: str
+    batch: int
+    steps: int
+    seconds: dict[str, float]
+    memory: dict[str, int]
+    difference: float
+
+    def table(self) -> str:
+        """Markdown."""
+        lines = [
+            f"{self.name}, T = {self.steps}, batch {self.batch}; scores differ by at most "
+            f"{self.difference:.1e} of the largest.\n",
+            "| engine | ms | times `fast` | memory, MiB |",
+            "|---|---|---|---|",
+        ]
+        for engine, median in self.seconds.items():
+            ratio = median / self.seconds["fast"]
+            memory = self.memory[engine] / 2**20
+            lines.append(f"| {engine} | {median * 1e3:.2f} | {ratio:.2f} | {memory:.0f} |")
+        return "\n".join(lines)
+
+
+def measured(name: str, batch: int, rounds: int, threads: int) -> Measured:
+    """Time all engines on one network."""
     makers, deployment = makers_of(name, threads)
     inputs = stimulus(deployment, batch)
     found, added = engines_of(makers, inputs)
     others = {"floor", "fast, int8", "fast, the same in float"}
     difference = engines.check({n: e for n, e in found.items() if n not in others}, inputs)
     medians = engines.measure(found, inputs, rounds)
-    lines = [
-        f"{name}, T = {deployment.timing.steps}, batch {batch}, {threads} threads, median of "
-        f"{rounds} rounds; scores differ by at most {difference:.1e} of the largest.\n",
-        "| engine | ms | times `fast` | memory, MiB |",
-        "|---|---|---|---|",
-    ]
-    for engine, median in medians.items():
-        lines.append(
-            f"| {engine} | {median * 1e3:.2f} | {median / medians['fast']:.2f} "
-            f"| {added[engine] / 2**20:.0f} |"
-        )
+    return Measured(name, batch, deployment.timing.steps, medians, added, difference)
+
+
+def side_by_side(found: list[Measured], cell: Callable[[Measured, str], str]) -> str:
+    """A table of engines by networks; Markdown."""
+    names = list(dict.fromkeys(engine for m in found for engine in m.seconds))
+    headings = ["engine", *(f"{m.name}, batch {m.batch}" for m in found)]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for engine in names:
+        cells = [cell(m, engine) if engine in m.seconds else "" for m in found]
+        lines.append(f"| {' | '.join([engine, *cells])} |")
     return "\n".join(lines)
+
+
+def ratio(found: Measured, engine: str) -> str:
+    """Time as a multiple of `fast`."""
+    if engine == "fast":
+        return f"1 ({found.seconds['fast'] * 1e3:.2f} ms)"
+    return f"{found.seconds[engine] / found.seconds['fast']:.2f}"
+
+
+def mebibytes(found: Measured, engine: str) -> str:
+    """Memory."""
+    return f"{found.memory[engine] / 2**20:.0f}"
+
+
+def report(path: Path, picture: Path, threads: list[int]) -> None:
+    """Measure everything and write it as one page and a picture."""
+    parts = [f"# Speed of the simulator\n\n{HEAD}\n\n```text\nmake benchmark\n```"]
+    for count in threads:
+        torch.set_num_threads(count)
+        found = [
+            measured(name, batch, ROUNDS[name], count)
+            for name in BATCHES
+            for batch in BATCHES[name]
+        ]
+        plural = "" if count == 1 else "s"
+        parts.append(f"## {count} thread{plural}\n\n{side_by_side(found, ratio)}")
+        if count == threads[0]:
+            parts.append(f"## Memory, in MiB\n\n{side_by_side(found, mebibytes)}")
+    torch.set_num_threads(threads[0])
+    grown = "\n".join(f"- {line}" for line in growth(picture, 5, threads[0]))
+    parts.append(f"## Growth, {threads[0]} thread\n\n{grown}\n\n![Growth]({picture.name})")
+    parts.append(f"## Events, {threads[0]} thread\n\n{EVENTS}\n\n{by_events(5)}")
+    with replacing(path) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n")
+
+
+HEAD = f"""Written by benchmarks/simulate.py on {os.cpu_count()} cores, torch {torch.__version__}, \
+onnxruntime {onnxruntime.__version__}: medians as multiples of `fast`, and its milliseconds. Every
+layer of neurons fires at 15 % of all steps. The floor is the convolutions and matrix products
+alone. "fast, int8" and "fast, the same in float" run the network with weights of 8 bits."""
+EVENTS = """Products event by event against dense ones, by the share of values other than 0; above 1
+events are faster."""
 
 
 def seconds(deployment: Deployment, batch: int, rounds: int, threads: int) -> float:
@@ -242,8 +325,8 @@ def seconds(deployment: Deployment, batch: int, rounds: int, threads: int) -> fl
     return engines.measure(found, stimulus(deployment, batch), rounds)["fast"]
 
 
-def growth(path: Path, rounds: int, threads: int) -> None:
-    """Print slopes of log(time) over log(size), and draw them; then memory by samples."""
+def growth(path: Path, rounds: int, threads: int) -> Iterator[str]:
+    """Slopes of log(time) over log(size), which are drawn, too; then memory by samples."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -263,14 +346,14 @@ def growth(path: Path, rounds: int, threads: int) -> None:
     for axis, (name, values) in zip(axes, sizes.items(), strict=True):
         times = [seconds(*makers[name](n), rounds, threads) for n in values]
         slope = np.polyfit(np.log(values), np.log(times), 1)[0]
-        print(f"{name}: time grows as {name}^{slope:.2f} from {values[0]} to {values[-1]}")
+        yield f"{name}: time grows as {name}^{slope:.2f} from {values[0]} to {values[-1]}"
         axis.loglog(values, np.array(times) * 1e3, "o-")
         axis.set(xlabel=name, title=f"slope {slope:.2f}")
     axes[0].set(ylabel="milliseconds")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     for samples in (1_000, 10_000, 100_000):
-        print(f"{samples} samples: peak memory {peak(samples) / 2**20:.0f} MiB")
+        yield f"{samples} samples: peak memory {peak(samples) / 2**20:.0f} MiB"
 
 
 def chain(width: int, steps: int) -> Deployment:
@@ -340,25 +423,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, help="[default: 9, large networks 3]")
     parser.add_argument("--network", action="append", choices=BATCHES)
     parser.add_argument("--batch", action="append", type=int)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--growth", type=Path, help="SVG to draw")
     parser.add_argument("--events", action="store_true")
+    parser.add_argument("--report", type=Path, help="page to write, with growth.svg beside it")
     parser.add_argument("--samples", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.samples:
         print(run_samples(arguments.samples))
+    elif arguments.report:
+        threads = sorted({1, arguments.threads})
+        report(arguments.report, arguments.report.with_name("growth.svg"), threads)
     elif arguments.growth:
-        growth(arguments.growth, arguments.rounds, arguments.threads)
+        print("\n".join(growth(arguments.growth, arguments.rounds or 7, arguments.threads)))
     elif arguments.events:
-        print(by_events(arguments.rounds))
+        print(by_events(arguments.rounds or 7))
     else:
         for name in arguments.network or BATCHES:
             for batch in arguments.batch or BATCHES[name]:
-                print(f"\n{table(name, batch, arguments.rounds, arguments.threads)}", flush=True)
+                rounds = arguments.rounds or ROUNDS[name]
+                found = measured(name, batch, rounds, arguments.threads)
+                print(
+                    f"\n{arguments.threads} threads, {rounds} rounds, {found.table()}", flush=True
+                )
 
 
 if __name__ == "__main__":
