@@ -1,4 +1,6 @@
-"""Writes docs/cli.md and docs/api.md from the code. Run by `make docs`; a test compares them."""
+"""Writes docs/cli.md, docs/api.md and docs/report-schema.json from the code. Run by `make docs`;
+tests compare them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import griffe
 from griffe2md import ConfigDict, render_object_docs
 
 import msg_deploy
+from msg_deploy.report.data import schema_as_text
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n\n"
@@ -61,8 +64,9 @@ def _plain(text: str) -> str:
 
 
 def main() -> None:
-    """Write both files."""
-    for name, text in (("cli.md", cli()), ("api.md", api())):
+    """Write all of them."""
+    pages = (("cli.md", cli()), ("api.md", api()), ("report-schema.json", schema_as_text()))
+    for name, text in pages:
         (HERE / name).write_text(text, encoding="utf-8")
         print(f"wrote docs/{name}")
 

@@ -15,30 +15,58 @@ WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 46, 40, 34, 30
 Place = tuple[float, float]
 """Left and top of a box."""
 
-HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}"
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" class="{scope}" viewBox="0 0 {width:g} {height:g}"
  width="{width:g}" height="{height:g}" role="img" aria-label="{label}"
  font-family="system-ui, sans-serif" font-size="12">
 <style>
- rect {{ fill: #eef2f7; stroke: #4a5568; }}
- .spiking {{ fill: #fde7d3; }} .state {{ fill: #e3f3e6; }} .terminal {{ fill: #fff; }}
- text {{ fill: #1a202c; text-anchor: middle; }} .kind {{ fill: #4a5568; }}
- path {{ fill: none; stroke: #4a5568; marker-end: url(#tip); }}
- .previous {{ stroke-dasharray: 5 4; }}
- #tip path {{ fill: #4a5568; stroke: none; marker-end: none; }}
+{style}
+@media (prefers-color-scheme: dark) {{
+{dark}
+}}
 </style>
-<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7"
- orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>
+<defs><marker id="{scope}-tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7"
+ orient="auto"><path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>
 """
+STYLE = {
+    "rect": "fill: #eef2f7; stroke: #4a5568;",
+    ".spiking": "fill: #fde7d3;",
+    ".state": "fill: #e3f3e6;",
+    ".terminal": "fill: #fff;",
+    "text": "fill: #1a202c; text-anchor: middle;",
+    ".kind": "fill: #4a5568;",
+    "path": "fill: none; stroke: #4a5568; marker-end: url(#{scope}-tip);",
+    ".previous": "stroke-dasharray: 5 4;",
+    ".tip": "fill: #4a5568; stroke: none; marker-end: none;",
+}
+DARK = {
+    "rect": "fill: #232b38; stroke: #a3b1c6;",
+    ".spiking": "fill: #4a3018;",
+    ".state": "fill: #1c3d27;",
+    ".terminal": "fill: #14181f;",
+    "text": "fill: #e8edf4;",
+    ".kind": "fill: #b8c4d6;",
+    "path": "stroke: #a3b1c6;",
+    ".tip": "fill: #a3b1c6; stroke: none;",
+}
+"""Where the reader prefers it."""
 
 
-def draw(deployment: Deployment) -> str:
-    """An SVG document. Spiking nodes are orange, others with state green; dashed: a step later."""
+def draw(deployment: Deployment, scope: str = "graph") -> str:
+    """An SVG document. Spiking nodes are orange, others with state green; dashed: a step later.
+
+    Args:
+        deployment: to draw.
+        scope: class of the drawing, to which its style is limited; several in one page have others.
+    """
     known = plan(deployment.graph)
     places = layout(known)
     width = max(x for x, _ in places.values()) + WIDTH + MARGIN + GAP_X
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN
     label = escape(deployment.provenance.source or "graph", {'"': "&quot;"})
-    parts = [HEAD.format(width=width, height=height, label=label)]
+    style, dark = (_rules(rules, scope) for rules in (STYLE, DARK))
+    parts = [
+        HEAD.format(width=width, height=height, label=label, scope=scope, style=style, dark=dark)
+    ]
     parts += [
         _edge(places[edge.source], places[name], edge.previous, places)
         for name in known.order
@@ -66,6 +94,13 @@ def layout(known: Plan) -> dict[str, Place]:
         for i, name in enumerate(names):
             places[name] = (left + i * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
     return places
+
+
+def _rules(rules: Mapping[str, str], scope: str) -> str:
+    return "\n".join(
+        f" .{scope} {selector} {{ {rule.replace('{scope}', scope)} }}"
+        for selector, rule in rules.items()
+    )
 
 
 def _box(name: str, node: nir.NIRNode, shape: str, place: Place) -> str:
