@@ -26,6 +26,10 @@ class FileError(MsgDeployError):
         self.path = Path(path)
         self.problem = problem
 
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str]]:
+        """Errors of other processes come pickled."""
+        return type(self), (self.path, self.problem)
+
 
 class GraphError(MsgDeployError):
     """A graph is not one that can be executed: wrong shape, missing node, cycle without state."""

@@ -113,10 +113,10 @@ def _chosen(
     if data is None and trained in datasets():
         data = trained
     if isinstance(data, str):
-        split = held_out(deployment, data, samples, options)
+        split = held_out(deployment, data, samples, options).test
         return split.samples, split.labels
     if data is not None:
         return np.asarray(data)[:samples], None
     if random < 1:
         raise UsageError("there is no sample to run; give data or a number of random ones.")
-    return noise(deployment, random, seed), None
+    return noise(deployment, random, seed)[:], None

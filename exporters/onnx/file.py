@@ -141,6 +141,19 @@ def read(path: str | Path) -> OnnxModel:
     return OnnxModel(proto, metadata, contract, path.parent.absolute())
 
 
+def files_of(path: str | Path) -> tuple[Path, ...]:
+    """An .onnx file, and those beside it that hold its weights.
+
+    Raises:
+        FileError: it is not a whole .onnx file.
+    """
+    path = Path(path)
+    tensors = (t for t in _tensors(_parse(path)) if t.data_location == onnx.TensorProto.EXTERNAL)
+    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    names = {Path(entry.value).name for entry in entries if entry.key == "location"}
+    return path, *(path.with_name(name) for name in sorted(names))
+
+
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise FileError(path, "there is no such file; name an .onnx file.")

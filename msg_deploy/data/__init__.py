@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from msg_deploy.deployment import InputSpec, Shape, explain
 from msg_deploy.errors import UsageError
 from msg_deploy.options import Broken, Encoding, SliceBy
+from msg_deploy.samples import Samples
 
 Part = Literal["train", "test"]
 Pixels = Annotated[int, Field(ge=1, le=2**14)]
@@ -86,6 +87,8 @@ class Dataset:
         encoding: see `InputSpec`.
         read: gives the samples of a part, "train" or "test".
         range: smallest and largest value; None: those of the training samples.
+        stream: gives the samples of a part so that they need not be in memory all at once; None:
+            they are read as a whole.
     """
 
     name: str
@@ -94,6 +97,11 @@ class Dataset:
     encoding: Encoding
     read: Callable[[Part], Split]
     range: tuple[float, float] | None = None
+    stream: Callable[[Part], Samples] | None = None
+
+    def samples(self, part: Part) -> Samples:
+        """The samples of a part without labels, read when asked for where that is possible."""
+        return self.stream(part) if self.stream else self.read(part).samples
 
     @functools.cached_property
     def train(self) -> Split:

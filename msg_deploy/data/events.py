@@ -9,12 +9,13 @@ from typing import Any
 import numpy.typing as npt
 
 from msg_deploy.data import DataOptions, Dataset, Part, Split, dataset
-from msg_deploy.data.folders import files_in, read_files
+from msg_deploy.data.folders import files_in, read_files, stream_files
 from msg_deploy.data.framing import frames
 from msg_deploy.data.npz import events_npz
 from msg_deploy.data.places import located
 from msg_deploy.data.recordings import READERS, Size, read_recording
 from msg_deploy.errors import FileError, UsageError
+from msg_deploy.samples import Samples
 
 
 @dataset
@@ -80,7 +81,10 @@ def _recordings(
     def read(part: Part) -> Split:
         return read_files(files, part, options, framed)
 
-    return Dataset(name, files.classes, (2, *size), "frames", read)
+    def stream(part: Part) -> Samples:
+        return stream_files(files, part, options, framed)
+
+    return Dataset(name, files.classes, (2, *size), "frames", read, stream=stream)
 
 
 def _sensor_of(path: Path) -> Size:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from msg_deploy.data import DataOptions, Part, Split
 from msg_deploy.data.parts import divided, limited, read_each
 from msg_deploy.errors import FileError, UsageError
+from msg_deploy.samples import Each, Samples
 
 log = logging.getLogger(__name__)
 PARTS: dict[str, Part] = {
@@ -80,27 +81,63 @@ def read_files(
     Raises:
         FileError: a file is broken and `options.broken` is "fail".
     """
-    items = files.parts[part]
-    chosen = [items[i] for i in limited(len(items), options)]
-    broken = []
-
-    def sample(i: int) -> npt.NDArray[Any] | None:
-        path = chosen[i][0]
-        try:
-            return read(path)
-        except FileError as error:
-            if options.broken == "fail":
-                raise FileError(
-                    path, f"{error.problem} To leave such files out, use --broken skip."
-                ) from error
-            log.warning("left out %s", error)
-            broken.append(path)
-            return None
-
-    samples, kept = read_each(len(chosen), sample, part)
-    if broken:
-        log.warning("%d of %d %s files were left out", len(broken), len(chosen), part)
+    chosen = _chosen(files, part, options)
+    samples, kept = read_each(len(chosen), lambda i: _read(chosen[i][0], options, read), part)
+    _report(len(chosen) - len(kept), len(chosen), part)
     return Split(samples, np.array([chosen[i][1] for i in kept], np.int64))
+
+
+def stream_files(
+    files: Files,
+    part: Part,
+    options: DataOptions,
+    read: Callable[[Path], npt.NDArray[Any]],
+) -> Samples:
+    """The samples of a part, each of which is read when asked for.
+
+    If broken files are to be skipped, all are read once beforehand, to know which.
+
+    Raises:
+        FileError: as `read_files`, when the sample is asked for.
+    """
+    paths = [path for path, _ in _chosen(files, part, options)]
+    if options.broken == "skip":
+        whole = [path for path in paths if _read(path, options, read) is not None]
+        _report(len(paths) - len(whole), len(paths), part)
+        paths = whole
+
+    def sample(i: int) -> npt.NDArray[Any]:
+        found = _read(paths[i], options, read)
+        if found is None:
+            raise FileError(paths[i], "could be read before, and cannot be read any more.")
+        return found
+
+    return Each(len(paths), sample, tuple(paths))
+
+
+def _chosen(files: Files, part: Part, options: DataOptions) -> list[tuple[Path, int]]:
+    items = files.parts[part]
+    return [items[i] for i in limited(len(items), options)]
+
+
+def _read(
+    path: Path, options: DataOptions, read: Callable[[Path], npt.NDArray[Any]]
+) -> npt.NDArray[Any] | None:
+    """A sample, or None if its file is broken and to be left out."""
+    try:
+        return read(path)
+    except FileError as error:
+        if options.broken == "fail":
+            raise FileError(
+                path, f"{error.problem} To leave such files out, use --broken skip."
+            ) from error
+        log.warning("left out %s", error)
+        return None
+
+
+def _report(broken: int, total: int, part: Part) -> None:
+    if broken:
+        log.warning("%d of %d %s files were left out", broken, total, part)
 
 
 def _folders(root: Path) -> list[Path]:

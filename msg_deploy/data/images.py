@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.data import DataOptions, Dataset, Part, Split, dataset
-from msg_deploy.data.folders import files_in, read_files
+from msg_deploy.data.folders import files_in, read_files, stream_files
 from msg_deploy.data.places import located
 from msg_deploy.errors import FileError, UsageError, reason
+from msg_deploy.samples import Samples
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 MAX_PIXELS = 2**27
@@ -64,5 +65,8 @@ def images(options: DataOptions, steps: int) -> Dataset:
     def read(part: Part) -> Split:
         return read_files(files, part, options, pixels)
 
+    def stream(part: Part) -> Samples:
+        return stream_files(files, part, options, pixels)
+
     channels = 1 if mode == "L" else 3
-    return Dataset("images", files.classes, (channels, *size), "direct", read, (0.0, 1.0))
+    return Dataset("images", files.classes, (channels, *size), "direct", read, (0.0, 1.0), stream)

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
+import struct
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.data import DataOptions, Dataset, Part, Split, dataset
 from msg_deploy.data.framing import frames
-from msg_deploy.data.parts import divided, in_memory, limited, read_each
+from msg_deploy.data.parts import Indices, divided, in_memory, limited, read_each
 from msg_deploy.data.places import located
 from msg_deploy.data.recordings import Recording
 from msg_deploy.errors import FileError, MsgDeployError, reason
 from msg_deploy.options import Encoding
+from msg_deploy.samples import Each, Mapped, Picked, Samples
 
 Array = npt.NDArray[Any]
 MAX_BYTES = 16 * 2**30
+"""Of compressed arrays, which are unpacked to a temporary file."""
+CHUNK = 2**20
+BLOCK = 256
+"""Samples that are looked at together."""
+LENGTHS = 26
+"""Where a ZIP entry says how long its name and its extra field are."""
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 EVENT_FIELDS = ("x", "y", "p", "t", "offsets")
 NAMES = {
     "x": ("samples", "x", "data", "images"),
@@ -43,7 +58,7 @@ def npz(options: DataOptions, steps: int) -> Dataset:
         if all(name in arrays for name in EVENT_FIELDS):
             return events_npz("npz", path, options, steps)
         parts = _parts(path, arrays, options)
-    dimensions = parts["train"][0].ndim
+    dimensions = len(parts["train"][0].shape)
     if dimensions not in (2, 4, 5):
         raise FileError(
             path,
@@ -55,8 +70,10 @@ def npz(options: DataOptions, steps: int) -> Dataset:
     return in_memory("npz", classes, parts, options, encoding)
 
 
-def samples_npz(path: Path) -> Array:
+def samples_npz(path: Path) -> Samples:
     """The samples of a .npz file without their labels: the test part if there is one.
+
+    They are read when asked for.
 
     Raises:
         FileError: the file cannot be read, or holds no samples.
@@ -65,7 +82,7 @@ def samples_npz(path: Path) -> Array:
         name = _find(arrays, "x", "test") or _find(arrays, "x", "")
         if name is None:
             raise FileError(path, f"holds {', '.join(arrays)}; an array 'samples' is needed.")
-        return _scaled(_array(path, arrays, name))
+        return _scaled(path, _array(path, arrays, name))
 
 
 def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Dataset:
@@ -76,6 +93,7 @@ def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Datas
     """
     with _opened(path) as arrays:
         fields = {n: _array(path, arrays, n) for n in (*EVENT_FIELDS, "labels")}
+    fields |= {name: np.asarray(fields[name]) for name in ("offsets", "labels")}
     offsets, labels = fields["offsets"], fields["labels"].astype(np.int64)
     events = len(fields["t"])
     if any(fields[n].shape != (events,) for n in "xyp"):
@@ -88,30 +106,34 @@ def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Datas
     size = options.size or sensor
     parts = divided(labels, options)
 
+    def framed(number: int) -> Array:
+        one = slice(int(offsets[number]), int(offsets[number + 1]))
+        t, x, y, p = (fields[name][one] for name in "txyp")
+        recording = Recording(t, x, y, p, sensor)
+        try:
+            return frames(recording, steps, sensor, size, options.slice_by, options.window)
+        except MsgDeployError as error:
+            raise FileError(path, f"recording {number}: {error}") from error
+
+    def chosen(part: Part) -> Indices:
+        return parts[part][limited(len(parts[part]), options)]
+
     def read(part: Part) -> Split:
-        chosen = parts[part][limited(len(parts[part]), options)]
+        numbers = chosen(part)
+        samples, kept = read_each(len(numbers), lambda i: framed(numbers[i]), part)
+        return Split(samples, labels[numbers][kept])
 
-        def sample(i: int) -> Array:
-            number = chosen[i]
-            one = slice(int(offsets[number]), int(offsets[number + 1]))
-            t, x, y, p = (fields[name][one] for name in "txyp")
-            recording = Recording(t, x, y, p, sensor)
-            try:
-                return frames(recording, steps, sensor, size, options.slice_by, options.window)
-            except MsgDeployError as error:
-                raise FileError(path, f"recording {number}: {error}") from error
-
-        samples, kept = read_each(len(chosen), sample, part)
-        return Split(samples, labels[chosen][kept])
+    def stream(part: Part) -> Samples:
+        return Picked(Each(len(labels), framed, (path,)), chosen(part))
 
     classes = tuple(str(i) for i in np.arange(labels.max() + 1))
-    return Dataset(name, classes, (2, *size), "frames", read)
+    return Dataset(name, classes, (2, *size), "frames", read, stream=stream)
 
 
 def _parts(
     path: Path, arrays: Mapping[str, Array], options: DataOptions
-) -> dict[Part, tuple[Array, Array]]:
-    found: dict[Part, tuple[Array, Array]] = {}
+) -> dict[Part, tuple[Mapped, Indices]]:
+    found: dict[Part, tuple[Mapped, Indices]] = {}
     names: tuple[Part, ...] = ("train", "test")
     for part in names:
         x, y = (_find(arrays, kind, part) for kind in "xy")
@@ -127,7 +149,9 @@ def _parts(
             "and labels, or events x, y, p, t, offsets and labels.",
         )
     samples, labels = _checked(path, arrays, x, y)
-    return {part: (samples[i], labels[i]) for part, i in divided(labels, options).items()}
+    return {
+        part: (replace(samples, rows=i), labels[i]) for part, i in divided(labels, options).items()
+    }
 
 
 def _find(arrays: Mapping[str, Array], kind: str, part: str) -> str | None:
@@ -138,26 +162,24 @@ def _find(arrays: Mapping[str, Array], kind: str, part: str) -> str | None:
     return None
 
 
-def _checked(path: Path, arrays: Mapping[str, Array], x: str, y: str) -> tuple[Array, Array]:
-    samples, labels = _array(path, arrays, x), _array(path, arrays, y)
+def _checked(path: Path, arrays: Mapping[str, Array], x: str, y: str) -> tuple[Mapped, Indices]:
+    samples, labels = _scaled(path, _array(path, arrays, x)), np.asarray(_array(path, arrays, y))
     if labels.dtype.kind not in "iu" or labels.shape != samples.shape[:1] or not len(labels):
         raise FileError(
             path, f"{y} must be whole numbers, one for each of {len(samples)} samples in {x}."
         )
     if labels.min() < 0:
         raise FileError(path, f"{y} must not be negative.")
-    samples = _scaled(samples)
-    if not np.isfinite(samples).all():
-        raise FileError(path, f"{x} holds NaN or infinite numbers.")
+    for first in range(0, len(samples), BLOCK):
+        if not np.isfinite(samples.array[first : first + BLOCK]).all():
+            raise FileError(path, f"{x} holds NaN or infinite numbers.")
     return samples, labels.astype(np.int64)
 
 
-def _scaled(samples: Array) -> Array:
+def _scaled(path: Path, samples: Array) -> Mapped:
     """Whole numbers of 8 bits, unless they are frames, as 0 to 1."""
-    if samples.ndim >= 5:
-        return samples
-    scale = 255 if samples.dtype == np.uint8 else 1
-    return samples.astype(np.float32) / scale
+    divisor = 255 if samples.dtype == np.uint8 else 1
+    return Mapped(samples, None if samples.ndim >= 5 else divisor, files=(path,))
 
 
 def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
@@ -174,14 +196,60 @@ def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, Array]]:
-    """The arrays of a file, read when asked for. Objects, which could run code, are refused."""
+    """The arrays of a file, mapped when asked for. Objects, which could run code, are refused."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise FileError(path, f"unpacks to {size} bytes; at most {MAX_BYTES} are read.")
-        arrays = np.load(path, allow_pickle=False)
+        archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise FileError(path, f"is not a .npz file ({reason(error)}).") from error
-    with arrays:
-        yield arrays
+    with archive:
+        yield _Members(path, archive)
+
+
+class _Members(Mapping[str, Array]):
+    """Arrays by name, each of them mapped into memory, so that only what is looked at is read."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self.archive = path, archive
+        packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+        size = sum(entry.file_size for entry in packed)
+        if size > MAX_BYTES:
+            raise FileError(path, f"unpacks to {size} bytes; at most {MAX_BYTES} are unpacked.")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removesuffix(".npy") for name in self.archive.namelist())
+
+    def __len__(self) -> int:
+        return len(self.archive.namelist())
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self.archive.getinfo(f"{name}.npy")
+        with self.archive.open(entry) as member:
+            if entry.compress_type != zipfile.ZIP_STORED:
+                with tempfile.TemporaryFile() as unpacked:
+                    shutil.copyfileobj(member, unpacked, CHUNK)
+                    return _mapped(unpacked, 0)
+            # To its end, where the checksum is compared.
+            while member.read(CHUNK):
+                pass
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset + LENGTHS)
+            name_length, extra_length = struct.unpack("<HH", file.read(4))
+            return _mapped(file, file.tell() + name_length + extra_length)
+
+
+def _mapped(file: IO[bytes], start: int) -> Array:
+    """An array in the format .npy that begins somewhere in a file; the map outlives the file."""
+    file.seek(start)
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"an array has the format {version}")
+    shape, fortran, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    return np.memmap(file, dtype, "r", file.tell(), shape, order)

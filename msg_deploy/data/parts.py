@@ -12,6 +12,7 @@ from msg_deploy.data import DataOptions, Dataset, Part, Split
 from msg_deploy.errors import UsageError
 from msg_deploy.options import Encoding
 from msg_deploy.progress import progress
+from msg_deploy.samples import Mapped, Picked, Samples
 
 Indices = npt.NDArray[np.int64]
 
@@ -19,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 def in_memory(
     name: str,
     classes: tuple[str, ...],
-    parts: Mapping[Part, tuple[npt.NDArray[Any], Indices]],
+    parts: Mapping[Part, tuple[Mapped | npt.NDArray[Any], Indices]],
     options: DataOptions,
     encoding: Encoding = "direct",
     range: tuple[float, float] | None = None,
@@ -31,8 +32,12 @@ def in_memory(
         chosen = limited(len(labels), options)
         return Split(samples[chosen], labels[chosen])
 
+    def stream(part: Part) -> Samples:
+        samples, labels = parts[part]
+        return Picked(samples, limited(len(labels), options))
+
     shape = parts["train"][0].shape[1 if encoding == "direct" else 2 :]
-    return Dataset(name, classes, shape, encoding, read, range)
+    return Dataset(name, classes, shape, encoding, read, range, stream)
 
 
 def limited(count: int, options: DataOptions) -> Indices:
