@@ -11,6 +11,8 @@ from msg_deploy.errors import GraphError
 Edge = tuple[str, str]
 NAME_KEY = "msg_deploy_name"
 """Metadata of a node: what it was called before it was written in a form that wants other names."""
+ORIGIN_KEY = "msg_deploy_origin"
+"""Metadata of a node: under which name it was exported first, whatever others call it since."""
 
 
 def inline(graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -69,6 +71,22 @@ def renamed(graph: nir.NIRGraph) -> nir.NIRGraph:
     nodes = {names[old]: _plainly(node) for old, node in graph.nodes.items()}
     edges = [(names.get(str(a), str(a)), names.get(str(b), str(b))) for a, b in graph.edges]
     return nir.NIRGraph(nodes, edges, metadata=dict(graph.metadata), type_check=False)
+
+
+def origins(graph: nir.NIRGraph) -> dict[str, str]:
+    """Under which name each node was exported first; where that is not recorded, its name."""
+    return {name: str(node.metadata.get(ORIGIN_KEY, name)) for name, node in graph.nodes.items()}
+
+
+def with_origins(graph: nir.NIRGraph) -> nir.NIRGraph:
+    """A copy whose nodes say where they come from."""
+    nodes = {
+        name: replace(
+            graph.nodes[name], metadata={**graph.nodes[name].metadata, ORIGIN_KEY: origin}
+        )
+        for name, origin in origins(graph).items()
+    }
+    return nir.NIRGraph(nodes, graph.edges, metadata=dict(graph.metadata), type_check=False)
 
 
 def _plainly(node: nir.NIRNode) -> nir.NIRNode:

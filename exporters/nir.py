@@ -32,7 +32,7 @@ from msg_deploy.deployment import (
 )
 from msg_deploy.errors import FileError, GraphError, reason
 from msg_deploy.exporters.dialects import arranged, restored
-from msg_deploy.exporters.inline import inline, renamed
+from msg_deploy.exporters.inline import inline, renamed, with_origins
 from msg_deploy.exporters.legacy import completed, spread
 from msg_deploy.files import replacing
 from msg_deploy.graph import Plan, plan
@@ -80,7 +80,9 @@ def write(deployment: Deployment, path: str | Path) -> None:
         METADATA_KEY: metadata_to_json(deployment.metadata)
     }
     flat = nir.NIRGraph(nodes, deployment.graph.edges, metadata=metadata, type_check=False)
-    graph = arranged(flat, deployment.provenance.dialect)
+    dialect = deployment.provenance.dialect
+    # Other dialects hold what their destination was measured with, and nothing else.
+    graph = with_origins(flat) if dialect == "nir" else arranged(flat, dialect)
     with replacing(Path(path)) as temporary:
         nir.write(temporary, graph)
 
@@ -124,7 +126,14 @@ def read(path: str | Path, foreign: ForeignTiming | None = None) -> Deployment:
         raise FileError(path, str(error)) from error
     except ValidationError as error:
         raise FileError(path, f"timing: {explain(error)}.") from error
-    return Deployment(graph, metadata.timing, metadata.input, metadata.readout, metadata.provenance)
+    return Deployment(
+        graph,
+        metadata.timing,
+        metadata.input,
+        metadata.readout,
+        metadata.provenance,
+        metadata.integers,
+    )
 
 
 def _metadata(path: Path, graph: nir.NIRGraph, shape: Shape, foreign: ForeignTiming) -> Metadata:

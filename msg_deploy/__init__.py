@@ -28,13 +28,18 @@ if TYPE_CHECKING:
     from msg_deploy.errors import MsgDeployError as MsgDeployError
     from msg_deploy.exporters.adapters import ForeignNetwork as ForeignNetwork
     from msg_deploy.exporters.onnx.build import OnnxOptions as OnnxOptions
+    from msg_deploy.exporters.quantize.options import QuantizeOptions as QuantizeOptions
     from msg_deploy.exporters.trace import trace as trace
+    from msg_deploy.exporters.untrace import to_torch as to_torch
     from msg_deploy.masking import MaskedSurrogate as MaskedSurrogate
     from msg_deploy.masking import MaskedSurrogateGradient as MaskedSurrogateGradient
     from msg_deploy.networks import Residual as Residual
     from msg_deploy.networks import SpikingNetwork as SpikingNetwork
     from msg_deploy.neuron import LIF as LIF
+    from msg_deploy.quantization import quantize as quantize
+    from msg_deploy.quantization import to_integers as to_integers
     from msg_deploy.readout import TWO as TWO
+    from msg_deploy.recorder import record as record
     from msg_deploy.sim.certificate import Certificate as Certificate
     from msg_deploy.sim.certificate import certify as certify
     from msg_deploy.sim.compare import Verdict as Verdict
@@ -63,13 +68,18 @@ PUBLIC = {
     "MsgDeployError": "errors",
     "ForeignNetwork": "exporters.adapters",
     "OnnxOptions": "exporters.onnx.build",
+    "QuantizeOptions": "exporters.quantize.options",
     "trace": "exporters.trace",
+    "to_torch": "exporters.untrace",
     "MaskedSurrogate": "masking",
     "MaskedSurrogateGradient": "masking",
     "Residual": "networks",
     "SpikingNetwork": "networks",
     "LIF": "neuron",
+    "quantize": "quantization",
+    "to_integers": "quantization",
     "TWO": "readout",
+    "record": "recorder",
     "Certificate": "sim.certificate",
     "certify": "sim.certificate",
     "Verdict": "sim.compare",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from msg_deploy import checkpoint
+from msg_deploy import checkpoint, saved
 from msg_deploy.data import datasets
 from msg_deploy.data.npz import samples_npz
-from msg_deploy.deployment import Deployment, InputSpec, Metadata, Timing
+from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.errors import GraphError, UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.adapters import ForeignNetwork
@@ -21,25 +21,33 @@ from msg_deploy.exporters.branches import unfused
 from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.exporters.fold import FoldEffect, cheapest, fold_effect, fold_two
 from msg_deploy.exporters.trace import trace
-from msg_deploy.networks import SpikingNetwork, encode
+from msg_deploy.networks import SpikingNetwork
 from msg_deploy.options import FoldChoice, Precision
+from msg_deploy.pairs import paired
+from msg_deploy.report import illustrate as illustrations
+from msg_deploy.samples import Finite, Joined, Samples, limited
+from msg_deploy.saved import SavedTrace
+from msg_deploy.scale import executors
+from msg_deploy.scale.job import job
+from msg_deploy.scale.running import Plan, compare_all
+from msg_deploy.scale.state import kept
+from msg_deploy.scale.work import Work
 from msg_deploy.sim.compare import (
     TOLERANCE,
-    Comparison,
     Kind,
     Layout,
     ParameterDifference,
     Verdict,
-    compare,
     compare_metadata,
     compare_parameters,
     layout,
-    merge_all,
+    same_law,
 )
 from msg_deploy.sim.framework import FrameworkModule
 from msg_deploy.sim.simulator import FloatArray, Simulator, Trace, simulator
+from msg_deploy.sim.simulator import simulators as known_simulators
 from msg_deploy.sim.torch_core import TorchCore
-from msg_deploy.stimulus import DEFAULT_RANDOM, batches, held_out, noise
+from msg_deploy.stimulus import DEFAULT_RANDOM, batches, encoded, held_out, noise
 
 if TYPE_CHECKING:
     from msg_deploy.exporters.onnx.build import OnnxOptions
@@ -47,8 +55,12 @@ if TYPE_CHECKING:
     from msg_deploy.sim.diagnosis.findings import Diagnosis
     from msg_deploy.sim.explanation import Rounding
 
+logger = logging.getLogger(__name__)
+
 Model = str | Path | SpikingNetwork | ForeignNetwork | Deployment
 DEFAULT_SIMULATORS = ("reference", "norse")
+OWN_SIMULATORS = (TorchCore.name, FrameworkModule.name)
+"""What a checkpoint or module brings along; others do not run in it."""
 ONNX_SIMULATORS = ("onnxruntime", "onnx_reference")
 """Those that run .onnx files."""
 LARGEST_BATCH = 128
@@ -62,12 +74,12 @@ class Subject:
 
     Attributes:
         name: file or type.
-        content: its graph, or the ONNX model that it is.
+        content: its graph, or the ONNX model or the recording that it is.
         own: the simulator that it brings along (the torch module of a checkpoint), if any.
     """
 
     name: str
-    content: Deployment | OnnxModel
+    content: Deployment | OnnxModel | SavedTrace
     own: Simulator | None = None
 
     @property
@@ -80,7 +92,7 @@ class Subject:
         """Its graph.
 
         Raises:
-            UsageError: an .onnx file, which has none.
+            UsageError: an .onnx file or a recording, which have none.
         """
         if not isinstance(self.content, Deployment):
             raise UsageError(
@@ -95,9 +107,16 @@ class Subject:
         Raises:
             UsageError: it is not an .onnx file.
         """
-        if isinstance(self.content, Deployment):
+        if isinstance(self.content, (Deployment, SavedTrace)):
             raise UsageError(f"{self.name}: is no ONNX model; an .onnx file is needed here.")
         return self.content
+
+    @property
+    def precision(self) -> Precision | None:
+        """The highest that it can be computed in; None if that is not known."""
+        if isinstance(self.content, SavedTrace):
+            return self.content.about.precision
+        return "float64" if self.has_graph else "float32"
 
     @property
     def metadata(self) -> Metadata:
@@ -109,6 +128,8 @@ class Subject:
         """What a comparison needs to know."""
         if isinstance(self.content, Deployment):
             return layout(self.content)
+        if isinstance(self.content, SavedTrace):
+            return self.content.layout
         from msg_deploy.sim.onnx_engine import layout_of
 
         return layout_of(self.content)
@@ -142,11 +163,35 @@ class RuntimeOptions:
     providers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a check does with two models and samples; sent to whoever computes a part of it.
+
+    Attributes:
+        simulators: for the right side; None: the usual ones.
+        precision: of both sides.
+        foreign: timing for .nir files that carry none.
+        runtime: threads and providers of onnxruntime.
+        certify: find out what rounding can change.
+        left_simulator: for the left side; None: the usual one.
+        mapping: names of the left side and those of the right that stand for the same node.
+    """
+
+    simulators: tuple[str, ...] | None
+    precision: Precision
+    foreign: nir_file.ForeignTiming | None
+    runtime: RuntimeOptions
+    certify: bool
+    left_simulator: str | None = None
+    mapping: tuple[tuple[str, str], ...] = ()
+
+
 def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> Subject:
     """Load a model of any kind.
 
     Args:
-        model: a .pt, .nir or .onnx file, a SpikingNetwork, a ForeignNetwork or a Deployment.
+        model: a .pt, .nir or .onnx file, a recording (.npz), a SpikingNetwork, a ForeignNetwork
+            or a Deployment.
         foreign: timing for .nir files that carry none.
 
     Raises:
@@ -166,11 +211,15 @@ def open_model(model: Model, foreign: nir_file.ForeignTiming | None = None) -> S
         from msg_deploy.exporters.onnx import file as onnx_file
 
         return Subject(str(path), onnx_file.read(path))
+    if path.suffix == ".npz":
+        return Subject(str(path), saved.read(path))
     if path.suffix in (".pt", ".pth"):
         network = checkpoint.load(path)
         provenance = replace(network.provenance, source=path.name, sha256=checkpoint.sha256(path))
         return Subject(str(path), trace(network, provenance=provenance), TorchCore(network))
-    raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; .pt, .nir and .onnx are read.")
+    raise UsageError(
+        f"{path}: unknown kind of file {path.suffix!r}; .pt, .nir, .onnx and .npz are read."
+    )
 
 
 def export(
@@ -260,11 +309,11 @@ def measure_fold(
         UsageError: there is no data, or no TWO readout.
     """
     subject = open_model(model)
-    stimulus = _stimulus(subject.metadata, data, samples, random, 0, options or {})
+    stimulus = stimulus_of(subject.metadata, data, samples, random, 0, options or {})
     mine = subject.own or simulator("reference")
     currents = [
         mine.run(subject.deployment, inputs, "float32").currents
-        for _, inputs in _batches(subject, stimulus)
+        for _, inputs in batches(subject.metadata, stimulus, batch_size(subject))
     ]
     return fold_effect(folded, np.concatenate(currents, axis=1))
 
@@ -285,11 +334,19 @@ def check(
     diagnose: bool = True,
     certify: bool = True,
     adversarial: int = 0,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    state: str | Path | None = None,
+    illustrate: bool = False,
+    mapping: Mapping[str, str] | None = None,
+    left_simulator: str | None = None,
+    random_float: int = 0,
 ) -> Verdict:
     """Compare two models spike for spike.
 
     The left side runs as it is (a checkpoint in torch, a graph in the reference simulator, an .onnx
-    file in onnxruntime), the right side in each of `simulators` (a checkpoint in torch).
+    file in onnxruntime), the right side in each of `simulators` (a checkpoint in torch). A
+    recording (.npz, docs/equivalence.md) is not run; the other side is, on the samples it holds.
 
     Args:
         a: left side, what was trained.
@@ -297,7 +354,8 @@ def check(
         data: name of a data set (its held-out samples), a .npz file of samples, samples
             (N, *shape), or None: the data set that the checkpoint was trained on, if it is known.
         simulators: for the right side; by default the reference and Norse, for an .onnx file
-            onnxruntime and the reference evaluator of ONNX.
+            onnxruntime and the reference evaluator of ONNX, for a checkpoint torch. Those that do
+            not run that kind of file are left out, with a warning, unless there is no other.
         samples: use at most this many samples of the data, drawn at random from a data set;
             0: none.
         random: number of uniformly random samples within the input range, in addition to the data;
@@ -315,6 +373,18 @@ def check(
             without that there are no verdicts PROVEN and TIES.
         adversarial: number of samples in addition that are searched so that a decision is as close
             to its threshold as the input range allows.
+        workers: processes of this machine that share the work, one thread each; None: this process
+            does it.
+        scheduler: address of a dask.distributed scheduler whose workers share the work, such as
+            "tcp://host:8786".
+        state: file that keeps what is done; an interrupted check with the same arguments goes on
+            from there. It is removed in the end.
+        illustrate: run one batch again and keep what a report shows of it, `Verdict.illustration`.
+        mapping: names of nodes of the left side to names of the right, where they are called
+            otherwise and no origin is recorded.
+        left_simulator: for the left side, in place of the usual one.
+        random_float: as `random`, but any float32 numbers in place of a grid of powers of two, on
+            which networks of integers compute without rounding.
 
     Returns:
         A Verdict, true if and only if PROVEN or IDENTICAL.
@@ -325,46 +395,112 @@ def check(
     """
     if precision is not None and precision not in TOLERANCE:
         raise UsageError(f"precision must be {' or '.join(TOLERANCE)}, not {precision!r}.")
-    left, right = open_model(a, foreign), open_model(b, foreign)
+    left, right = paired(open_model(a, foreign), open_model(b, foreign), mapping)
     precision = _precision(left, right, precision)
     parameters = _parameters(left, right)
     problems = _incomparable(left.metadata, right.metadata)
     if problems:
         # Different numbers of steps are a difference; different inputs leave nothing to compare.
-        return Verdict((), parameters, problems, precision)
+        shown = illustrations.described(left, right) if illustrate else None
+        return Verdict((), parameters, problems, precision, illustration=shown)
     runtime = runtime or RuntimeOptions()
-    mine = _engines(left, None, runtime)[0]
-    others = _engines(right, simulators, runtime)
-    if runtime != RuntimeOptions() and not any(e.name == "onnxruntime" for e in (mine, *others)):
+    settings = Settings(
+        None if simulators is None else tuple(simulators),
+        precision,
+        foreign,
+        runtime,
+        certify,
+        left_simulator,
+        tuple((mapping or {}).items()),
+    )
+    work = ready(left, right, settings)
+    used = {runner.name for runner in (work.mine, *work.others)}
+    if runtime != RuntimeOptions() and "onnxruntime" not in used:
         raise UsageError("threads and providers are for onnxruntime, which does not run here.")
-    stimulus = _stimulus(left.metadata, data, samples, random, seed, options or {})
+    chosen = {"data": data, "random": random, "random_float": random_float or None}
+    if isinstance(left.content, SavedTrace) or isinstance(right.content, SavedTrace):
+        stimulus = _recorded(left, right, chosen | {"adversarial": adversarial or None}, samples)
+    else:
+        stimulus = stimulus_of(
+            left.metadata, data, samples, random, seed, options or {}, random_float
+        )
     if adversarial:
         searched = _searched(left, right, adversarial, precision, seed)
-        stimulus = np.concatenate([stimulus, searched])
-    runners = _runner(left, mine, precision), [_runner(right, e, precision) for e in others]
-    rounding = _rounding(left, right, precision) if certify else None
-    comparisons = _run(left, right, *runners, stimulus, precision, on_batch, rounding)
-    verdict = Verdict(comparisons, parameters, (), precision)
-    if diagnose and verdict.kind in (Kind.DIVERGENT, Kind.TIES):
-        return replace(verdict, diagnosis=_diagnosis(left, right, *runners, stimulus, verdict))
-    return verdict
+        stimulus = Joined((stimulus, searched))
+    task = executors.Task(work, lambda content: job(a, b, settings, content))
+    plan = Plan(stimulus, batch_size(left))
+    execute = executors.chosen({"workers": workers, "scheduler": scheduler})
+    with kept(Path(state) if state else None, task, plan) as finished:
+        comparisons = compare_all(task, plan, execute, finished, on_batch)
+        verdict = Verdict(comparisons, parameters, (), precision)
+        if diagnose and verdict.kind in (Kind.DIVERGENT, Kind.TIES):
+            found = _diagnosis(left, right, work, stimulus, verdict)
+            verdict = replace(verdict, diagnosis=found)
+        if illustrate:
+            shown = illustrations.illustrate(left, right, work, stimulus, plan.size, verdict)
+            verdict = replace(verdict, illustration=shown)
+        return verdict
+
+
+def ready(left: Subject, right: Subject, settings: Settings) -> Work:
+    """Two sides, ready to be compared on any samples.
+
+    Raises:
+        UsageError: a simulator is not known, or does not run the file.
+    """
+    precision, runtime = settings.precision, settings.runtime
+    wanted = None if settings.left_simulator is None else (settings.left_simulator,)
+    readouts = (left.metadata.readout, right.metadata.readout)
+    rewritten = left.metadata.provenance.dialect != right.metadata.provenance.dialect
+    return Work(
+        mine=runners(left, wanted, precision, runtime)[0],
+        others=runners(right, settings.simulators, precision, runtime),
+        metadata=left.metadata,
+        layout=left.layout,
+        theirs=right.layout if rewritten or _own_units(left) or _own_units(right) else None,
+        fold=sum(readout.error for readout in readouts if readout),
+        precision=precision,
+        rounding=_rounding(left, right, precision) if settings.certify else None,
+    )
+
+
+def _own_units(side: Subject) -> bool:
+    """Whether it is a recording whose membranes may be in units of its own."""
+    return isinstance(side.content, SavedTrace) and side.content.own_units
+
+
+def _without_membranes(runner: Runner) -> Callable[[FloatArray], Trace]:
+    return lambda inputs: replace(runner.run(inputs), membranes={})
 
 
 def _rounding(
     left: Subject, right: Subject, precision: Precision
 ) -> Callable[[FloatArray], Rounding] | None:
-    """From inputs to what rounding can change; None if neither side has a graph."""
+    """From inputs to what rounding can change; None if neither side has a graph.
+
+    Graphs that are not the same are both certified.
+    """
     from msg_deploy.sim import explanation
     from msg_deploy.sim.certificate import Certifier
 
-    if not (left.has_graph or right.has_graph):
+    graphs = [s.content for s in (left, right) if isinstance(s.content, Deployment)]
+    if not graphs:
         return None
-    deployment = _with_graph(left, right).deployment
+    if len(graphs) > 1 and same_law(*graphs):
+        graphs = graphs[:1]
     try:
-        certify = Certifier(deployment, precision)
+        certifiers = [Certifier(graph, precision) for graph in graphs]
     except GraphError:  # a primitive that somebody added without a rule for its errors
         return None
-    return lambda inputs: explanation.rounding(deployment, certify(inputs))
+
+    def rounding(inputs: FloatArray) -> Rounding:
+        mine, *theirs = (
+            explanation.rounding(certifier.deployment, certifier(inputs))
+            for certifier in certifiers
+        )
+        return replace(mine, theirs=theirs[0] if theirs else None)
+
+    return rounding
 
 
 def _searched(
@@ -386,38 +522,46 @@ def _with_graph(left: Subject, right: Subject) -> Subject:
 def _diagnosis(
     left: Subject,
     right: Subject,
-    mine: Runner,
-    others: Sequence[Runner],
-    stimulus: FloatArray,
+    work: Work,
+    stimulus: Samples,
     verdict: Verdict,
 ) -> Diagnosis | None:
     """Of the first simulator in which something differs; None if only parameters do."""
     from msg_deploy.sim.diagnosis.diagnose import MOST_SAMPLES, Party, explain
 
-    differing = ((r, c.first) for r, c in zip(others, verdict.comparisons, strict=True) if c.first)
+    pairs = zip(work.others, verdict.comparisons, strict=True)
+    differing = ((runner, c.first) for runner, c in pairs if c.first)
     runner, first = next(differing, (None, None))
     if runner is None or first is None:
         return None
-    spec, steps = left.metadata.input, left.metadata.timing.steps
-    readouts = (left.metadata.readout, right.metadata.readout)
+
+    def party(ran: Runner, side: Subject) -> Party:
+        graph = side.deployment if side.has_graph else None
+        if _own_units(side):
+            return Party(_without_membranes(ran), None, side.layout, recorded=True)
+        return Party(ran.run, graph, side.layout, isinstance(side.content, SavedTrace))
+
     return explain(
-        Party(mine.run, left.deployment if left.has_graph else None, left.layout),
-        Party(runner.run, right.deployment if right.has_graph else None, right.layout),
+        party(work.mine, left),
+        party(runner, right),
         stimulus,
         first,
-        spec,
-        lambda samples: encode(torch.from_numpy(samples), spec, steps).numpy(),
+        work.metadata.input,
+        lambda samples: encoded(work.metadata, samples),
         verdict.precision,
-        sum(readout.error for readout in readouts if readout),
-        min(MOST_SAMPLES, _batch_size(left)),
+        work.fold,
+        min(MOST_SAMPLES, batch_size(left)),
     )
 
 
 def _precision(left: Subject, right: Subject, wanted: Precision | None) -> Precision:
-    files = [side.name for side in (left, right) if not side.has_graph]
-    if files and wanted == "float64":
-        raise UsageError(f"{files[0]}: .onnx files compute in float32; float64 is not possible.")
-    return wanted or ("float32" if files else "float64")
+    single = [side for side in (left, right) if side.precision == "float32"]
+    if single and wanted == "float64":
+        recorded = isinstance(single[0].content, SavedTrace)
+        what = "was recorded in float32" if recorded else ".onnx files compute in float32"
+        raise UsageError(f"{single[0].name}: {what}; float64 is not possible.")
+    unknown = any(side.precision is None for side in (left, right))
+    return wanted or ("float32" if single or unknown else "float64")
 
 
 def _parameters(left: Subject, right: Subject) -> tuple[ParameterDifference, ...]:
@@ -426,19 +570,56 @@ def _parameters(left: Subject, right: Subject) -> tuple[ParameterDifference, ...
     return compare_metadata(left.metadata, right.metadata)
 
 
+def runners(
+    side: Subject, names: Sequence[str] | None, precision: Precision, runtime: RuntimeOptions
+) -> tuple[Runner, ...]:
+    """A side in what runs it.
+
+    Args:
+        side: a model or recording.
+        names: of simulators; None: what it brings along, or the usual ones.
+        precision: of the arithmetic.
+        runtime: of onnxruntime.
+
+    Raises:
+        UsageError: none of the simulators runs it.
+    """
+    if isinstance(side.content, SavedTrace):
+        if names:
+            raise UsageError(
+                f"{side.name}: is a recording, which no simulator runs; leave out {names[0]!r}."
+            )
+        return (Runner(side.content.title, side.content),)
+    return tuple(_runner(side, engine, precision) for engine in _engines(side, names, runtime))
+
+
 def _engines(
     side: Subject, names: Sequence[str] | None, runtime: RuntimeOptions
 ) -> list[Simulator]:
-    """What runs a side: what it brings along, or simulators by name."""
-    if side.own:
+    if side.own and not names:
         return [side.own]
-    default = DEFAULT_SIMULATORS if side.has_graph else ONNX_SIMULATORS
-    for name in names or ():
-        if not side.has_graph and name not in ONNX_SIMULATORS:
-            raise UsageError(
-                f"{name} does not run .onnx files; {' and '.join(ONNX_SIMULATORS)} do."
-            )
-    return [_engine(name, runtime) for name in names or default]
+    wanted = dict.fromkeys(names or (DEFAULT_SIMULATORS if side.has_graph else ONNX_SIMULATORS))
+    for name in wanted:
+        if name not in OWN_SIMULATORS and name not in known_simulators():
+            simulator(name)  # says which there are
+    own = side.own.name if side.own else None
+    able = [n for n in wanted if n == own or (_runs(n, side) and n not in OWN_SIMULATORS)]
+    left_out = [name for name in wanted if name not in able]
+    if not able:
+        others = (
+            [*([own] if own else []), *known_simulators()] if side.has_graph else ONNX_SIMULATORS
+        )
+        raise UsageError(
+            f"{side.name} does not run in {' or '.join(left_out)}; there are {', '.join(others)}."
+        )
+    if left_out:
+        logger.warning("%s does not run in %s: left out.", side.name, " or ".join(left_out))
+    return [side.own if side.own and n == own else _engine(n, runtime) for n in able]
+
+
+def _runs(name: str, side: Subject) -> bool:
+    """Whether a simulator is for this kind of file."""
+    return side.has_graph or name in ONNX_SIMULATORS
 
 
 def _engine(name: str, runtime: RuntimeOptions) -> Simulator:
@@ -460,7 +641,7 @@ def _runner(side: Subject, engine: Simulator, precision: Precision) -> Runner:
         return Runner(engine.name, run, gaps)
     from msg_deploy.sim.onnx_engine import OnnxEngine
 
-    assert isinstance(engine, OnnxEngine)
+    assert isinstance(engine, OnnxEngine) and not isinstance(content, SavedTrace)
     return Runner(engine.name, lambda inputs: engine.run_model(content, inputs))
 
 
@@ -473,95 +654,86 @@ def _incomparable(a: Metadata, b: Metadata) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def _stimulus(
+def stimulus_of(
     metadata: Metadata,
     data: str | FloatArray | None,
     samples: int | None,
     random: int | None,
     seed: int,
     options: Mapping[str, Any],
-) -> FloatArray:
+    random_float: int = 0,
+) -> Samples:
     """Samples (N, ...) to run: data first, then random ones."""
-    for name, count in (("samples", samples), ("random", random)):
+    counts = {"samples": samples, "random": random, "random_float": random_float}
+    for name, count in counts.items():
         if count is not None and count < 0:
             raise UsageError(f"{name} must not be negative, not {count}.")
     trained = metadata.provenance.data
+    chosen: Samples | None
     if data is None and samples != 0 and trained in datasets():
         try:
-            data = _held_out(metadata, trained, samples, options)
+            chosen = _held_out(metadata, trained, samples, options)
         except UsageError as error:
             raise UsageError(f"{error} Or use random samples alone: --samples 0.") from error
-    chosen = _held_out(metadata, data, samples, options) if isinstance(data, str) else data
-    parts = [noise(metadata, DEFAULT_RANDOM if random is None else random, seed)]
+    elif isinstance(data, str):
+        chosen = _held_out(metadata, data, samples, options)
+    else:
+        chosen = None if data is None else np.asarray(data)
+    parts: list[Samples] = [
+        noise(metadata, DEFAULT_RANDOM if random is None else random, seed),
+        noise(metadata, random_float, seed, fine=True),
+    ]
     if chosen is not None:
-        _check_samples(chosen, metadata.input, metadata.timing)
-        parts.insert(0, np.asarray(chosen, np.float32)[:samples])
-    stimulus = np.concatenate(parts)
+        encoded(metadata, chosen[:1])
+        parts.insert(0, Finite(limited(chosen, samples)))
+    stimulus = Joined(tuple(parts))
     if not len(stimulus):
         raise UsageError("there is no sample to compare on; give data or a number of random ones.")
     return stimulus
 
 
+def _recorded(
+    left: Subject, right: Subject, given: Mapping[str, Any], samples: int | None
+) -> Samples:
+    """The samples that a recording holds, the first ones if not all are wanted.
+
+    Raises:
+        UsageError: others are asked for, or two recordings hold different ones.
+    """
+    sides = [(s.name, s.content) for s in (left, right) if isinstance(s.content, SavedTrace)]
+    name, recording = sides[0]
+    none = (value is None or (isinstance(value, int) and value == 0) for value in given.values())
+    others = [
+        f"--{option.replace('_', '-')}"
+        for option, absent in zip(given, none, strict=True)
+        if not absent
+    ]
+    if others:
+        raise UsageError(
+            f"{name}: is a recording, so its own samples are compared; leave out "
+            f"{' and '.join(others)}, or name the model that was recorded."
+        )
+    for _, content in sides[1:]:
+        saved.check_same_samples(recording, content)
+    if samples == 0:
+        raise UsageError(
+            f"there is no sample to compare on; {name} holds {len(recording.samples)}."
+        )
+    stimulus = recording.samples[:samples]
+    encoded(left.metadata, stimulus[:1])
+    return stimulus
+
+
 def _held_out(
     metadata: Metadata, data: str, samples: int | None, options: Mapping[str, Any]
-) -> FloatArray:
+) -> Samples:
     """Held-out samples of a data set, read as in training, or those of a .npz file."""
     if data.endswith(".npz"):
         return samples_npz(Path(data))
-    return held_out(metadata, data, samples, options).samples
+    return held_out(metadata, data, samples, options).samples("test")
 
 
-def _check_samples(samples: FloatArray, spec: InputSpec, timing: Timing) -> None:
-    encode(torch.as_tensor(samples[:1]), spec, timing.steps)
-    if not np.all(np.isfinite(samples)):
-        raise UsageError("the data hold NaN or infinite numbers.")
-
-
-def _run(
-    left: Subject,
-    right: Subject,
-    mine: Runner,
-    others: Sequence[Runner],
-    stimulus: FloatArray,
-    precision: Precision,
-    on_batch: Callable[[int, int], None],
-    rounding: Callable[[FloatArray], Rounding] | None,
-) -> tuple[Comparison, ...]:
-    known = left.layout
-    readouts = (left.metadata.readout, right.metadata.readout)
-    rewritten = left.metadata.provenance.dialect != right.metadata.provenance.dialect
-    theirs = right.layout if rewritten else None
-    fold = sum(readout.error for readout in readouts if readout)
-    parts: dict[str, list[Comparison]] = {
-        r.name: [Comparison(mine.name, r.name, missing=mine.gaps or r.gaps)]
-        for r in others
-        if mine.gaps or r.gaps
-    }
-    able = [runner for runner in others if runner.name not in parts]
-    for start, inputs in _batches(left, stimulus) if able else ():
-        expected, found = mine.run(inputs), rounding and rounding(inputs)
-        for runner in able:
-            compared = compare(
-                expected,
-                runner.run(inputs),
-                known,
-                TOLERANCE[precision],
-                start,
-                fold,
-                theirs,
-                found,
-            )
-            parts.setdefault(runner.name, []).append(compared)
-        on_batch(start + inputs.shape[1], len(stimulus))
-    return tuple(merge_all(parts[runner.name]) for runner in others)
-
-
-def _batches(side: Subject, stimulus: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Index of the first sample, and inputs (T, B, ...), of batches that fit in memory."""
-    return batches(side.metadata, stimulus, _batch_size(side))
-
-
-def _batch_size(side: Subject) -> int:
+def batch_size(side: Subject) -> int:
     """Samples that are run at once."""
     neurons = sum(threshold.size for threshold in side.layout.thresholds.values())
     a_sample = max(neurons, 1) * side.metadata.timing.steps * np.dtype(np.float64).itemsize

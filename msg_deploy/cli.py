@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +16,13 @@ from msg_deploy.errors import MsgDeployError, UsageError
 from msg_deploy.options import (
     Augment,
     Broken,
+    Calibration,
     FoldChoice,
     Format,
+    Granularity,
+    InputKind,
     Layout,
+    Leak,
     Loss,
     Norm,
     Precision,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from msg_deploy.exporters.nir import ForeignTiming
     from msg_deploy.exporters.onnx.file import OnnxModel
     from msg_deploy.networks import SpikingNetwork
+    from msg_deploy.saved import SavedTrace
     from msg_deploy.sim.compare import Verdict
     from msg_deploy.train import Accuracy, Epoch
 
@@ -64,6 +68,9 @@ Reset = Annotated[
 ]
 
 
+RandomFloat = Annotated[
+    int, typer.Option(min=0, help="Random samples of any float32 numbers, in addition.")
+]
 DataDir = Annotated[
     str | None,
     typer.Option(help="Folder or file of the data set. [default: where docs/data.md says]"),
@@ -434,11 +441,13 @@ def export(
         int | None, typer.Option(help="ONNX: version of the standard operators. [default: 20]")
     ] = None,
     int8: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--int8", help="ONNX: products of spikes in 8-bit integers; needs weights on a grid."
+            "--int8/--no-int8",
+            help="ONNX: products of spikes in 8-bit integers; needs weights on a grid. "
+            "[default: for quantized models]",
         ),
-    ] = False,
+    ] = None,
     no_step_outputs: Annotated[
         bool,
         typer.Option("--no-step-outputs", help="ONNX: put out scores and decision only."),
@@ -466,7 +475,7 @@ def export(
             "layout": layout,
             "inline": inline or None,
             "opset": opset,
-            "int8": int8 or None,
+            "int8": int8,
             "no_step_outputs": no_step_outputs or None,
         }
     )
@@ -544,16 +553,153 @@ def _export_onnx(
     print(f"wrote {' and '.join(files)}: {operators} operators, layout {data['layout']}")
 
 
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write, .pt or .nir. [default: MODEL-intBITS.pt]"
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(min=2, max=8, help="Of a weight, sign included.")] = 8,
+    granularity: Annotated[
+        Granularity,
+        typer.Option(help="A scale for each channel, for each layer, or dyadic for each layer."),
+    ] = "channel",
+    calibration: Annotated[
+        Calibration, typer.Option(help="How the range of weights is chosen.")
+    ] = "mse",
+    percentile: Annotated[
+        float, typer.Option(help="Of the weights' magnitudes, for --calibration percentile.")
+    ] = 99.9,
+    inputs: Annotated[
+        InputKind,
+        typer.Option(help="Samples enter as levels of their range, or as the counts they are."),
+    ] = "auto",
+    levels: Annotated[
+        int | None,
+        typer.Option(min=1, max=255, help="Of the input. [default: its own, or up to 255]"),
+    ] = None,
+    leak: Annotated[
+        Leak, typer.Option(help="Keep dt/tau, or round it to the nearest power of two.")
+    ] = "keep",
+    exact: Annotated[
+        Precision, typer.Option(help="Precision in which no engine may round anything.")
+    ] = "float32",
+    accumulator_bits: Annotated[
+        int | None,
+        typer.Option(min=2, max=54, help="Every sum must fit so many. [default: what is exact]"),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="For calibration, of the data, and as many random ones.")
+    ] = 256,
+    finetune: Annotated[
+        int, typer.Option(min=0, help="Epochs of training with rounded weights; 0: none.")
+    ] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Of the fine-tuning.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of the fine-tuning.")] = 64,
+    mask_prob: Annotated[float, typer.Option(help="MSG's p in the fine-tuning.")] = 0.5,
+    data: Annotated[str | None, typer.Option(help="Data set. [default: that of MODEL]")] = None,
+    data_dir: DataDir = None,
+    broken: Broke = None,
+    test_samples: Annotated[
+        int | None, typer.Option(min=1, help="Held-out samples to measure on. [default: all]")
+    ] = None,
+    dt: Dt = None,
+    steps: Steps = None,
+    reset: Reset = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Turn weights, biases and inputs into integers, thresholds off their grid.
+
+    The result runs, exports and is checked as any model; checks of it find PROVEN, since nothing is
+    rounded. See docs/quantization.md.
+
+    Example: msg-deploy quantize model.pt --bits 8 -o model-int8.pt
+
+    Example: msg-deploy quantize model.pt --bits 4 --finetune 5 -o model-int4.pt
+    """
+    from msg_deploy import console
+    from msg_deploy import quantization as quantizing
+    from msg_deploy.progress import progress
+    from msg_deploy.train import TrainingOptions
+
+    target = output or model.with_name(f"{model.stem}-int{bits}{model.suffix}")
+    options = quantizing.QuantizeOptions(
+        bits,
+        granularity,
+        calibration,
+        percentile,
+        inputs,
+        levels,
+        leak,
+        exact,
+        accumulator_bits,
+    )
+    training = None
+    if finetune:
+        training = TrainingOptions(
+            epochs=finetune,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            mask_probability=mask_prob,
+            seed=seed,
+        )
+    with progress("quantize") as move:
+        result = quantizing.quantize(
+            model,
+            target,
+            options,
+            data,
+            samples,
+            training,
+            seed,
+            test_samples,
+            _set({"directory": data_dir, "broken": broken}),
+            _foreign(dt, steps, reset),
+            on_progress=move,
+        )
+    if as_json:
+        console.print_json({"file": str(target), **console.quantization_as_data(result)})
+    else:
+        console.print_quantization(result)
+        print(f"wrote {target}")
+
+
 @app.command(name="equivalence-check")
 def equivalence_check(
-    a: Annotated[Path, typer.Argument(help="What was trained: .pt, .nir or .onnx.")],
-    b: Annotated[Path, typer.Argument(help="What was exported: .pt, .nir or .onnx.")],
+    a: Annotated[
+        Path, typer.Argument(help="What was trained: .pt, .nir, .onnx or a recording (.npz).")
+    ],
+    b: Annotated[
+        Path, typer.Argument(help="What was exported: .pt, .nir, .onnx or a recording (.npz).")
+    ],
     simulators: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
             help="Simulator for B, may be repeated. [default: reference and norse; for .onnx "
-            "onnxruntime and onnx_reference]",
+            "onnxruntime and onnx_reference; for .pt torch]",
+        ),
+    ] = None,
+    left_simulator: Annotated[
+        str | None,
+        typer.Option(
+            "--left-with",
+            metavar="NAME",
+            help="Simulator for A. [default: torch for .pt, reference for .nir, onnxruntime for "
+            ".onnx]",
+        ),
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="A=B",
+            help="Node A of the left side is B on the right, may be repeated. [default: by name, "
+            "or by the name under which a node was exported first]",
         ),
     ] = None,
     data: Annotated[
@@ -570,8 +716,13 @@ def equivalence_check(
         typer.Option(min=0, help="Use at most this many samples of the data, 0: none."),
     ] = None,
     random: Annotated[
-        int | None, typer.Option(min=0, help="Random samples in addition. [default: 64]")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Random samples in addition, on a grid of 2^-8 of the input range. [default: 64]",
+        ),
     ] = None,
+    random_float: RandomFloat = 0,
     precision: Annotated[
         Precision | None,
         typer.Option(
@@ -619,12 +770,50 @@ def equivalence_check(
             "is on the edge.",
         ),
     ] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that share the work, one thread each. [default: this process]"
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Scheduler of a dask.distributed cluster whose workers share the work.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep what is done here; when interrupted, the same command goes on from there.",
+        ),
+    ] = None,
     save_failure: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.npz", help="Write the smallest input on which B differs, if it does."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a page that shows the verdict, the layers, spikes of both sides and more.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.xml", help="Write JUnit XML, for continuous integration."),
+    ] = None,
+    tolerance_report: Annotated[
+        bool,
+        typer.Option(
+            "--tolerance-report",
+            help="Also tell how near membranes are to each other, and decisions to a threshold.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check that B spikes exactly as A does: every layer, step and neuron, outputs and decisions.
@@ -633,20 +822,34 @@ def equivalence_check(
     1: TIES (the first differences are all such that rounding explains them) or DIVERGENT, with the
     first differing layer, step and neuron. 2: INCOMPARABLE or bad input. See docs/certificate.md.
 
+    A recording (msg-deploy record, or made by hand) is compared on its own samples; see
+    docs/equivalence.md.
+
     A difference is diagnosed: layers at fault are told from those that only receive something else,
     and changes are tested under which a layer does what B does; see docs/diagnosis.md.
+
+    Large checks: --workers and --scheduler share the work, --state keeps what is done; the result
+    stays the same. See docs/scale.md.
 
     Example: msg-deploy equivalence-check model.pt model.nir --with norse
 
     Example: msg-deploy equivalence-check model.pt model.onnx --threads 1
+
+    Example: msg-deploy equivalence-check chip.npz model.nir --with fast
     """
     from msg_deploy import api, console
+    from msg_deploy.files import check_writable, write_text
+    from msg_deploy.matching import parsed
     from msg_deploy.progress import progress
+    from msg_deploy.report import tolerance
+    from msg_deploy.report.data import verdict_as_text
     from msg_deploy.sim.diagnosis.failure import check_name
 
     if save_failure:
         check_name(save_failure)
-    with progress("check") as move:
+    for path in filter(None, (html, junit)):
+        check_writable(path)
+    with _resumable(state), progress("check") as move:
         verdict = api.check(
             a,
             b,
@@ -663,15 +866,49 @@ def equivalence_check(
             diagnose=diagnosis,
             certify=certificate,
             adversarial=adversarial,
+            workers=workers,
+            scheduler=scheduler,
+            state=state,
+            illustrate=html is not None,
+            mapping=parsed(mapping or ()),
+            left_simulator=left_simulator,
+            random_float=random_float,
         )
+    if html:
+        from msg_deploy.report.html import verdict_as_html
+
+        write_text(html, verdict_as_html(verdict))
+    if junit:
+        from msg_deploy.report.junit import verdict_as_junit
+
+        write_text(junit, verdict_as_junit(verdict, accept_ties))
     if as_json:
-        console.print_json(console.verdict_as_data(verdict))
+        more = {"tolerance_report": tolerance.as_data(verdict)} if tolerance_report else {}
+        print(verdict_as_text(verdict, more))
     else:
+        for table in tolerance.tables(verdict) if tolerance_report else ():
+            console.out.print(table)
         console.print_verdict(verdict)
+        for path in filter(None, (html, junit)):
+            print(f"wrote {path}")
     if save_failure and verdict.diagnosis and verdict.diagnosis.reduced:
         given = {"--dt": dt, "--steps": steps, "--reset": reset}
         _save_failure(save_failure, verdict, [str(a), str(b)], given, as_json)
     raise typer.Exit(_exit_code(verdict, accept_ties))
+
+
+@contextlib.contextmanager
+def _resumable(state: Path | None) -> Iterator[None]:
+    """Say how to go on after an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state and state.exists():
+            text = f"what is done is kept in {state}; the same command goes on from there."
+        else:
+            text = "nothing is kept; with --state FILE a check goes on where it stopped."
+        print(f"interrupted: {text}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _save_failure(
@@ -702,6 +939,92 @@ def _foreign(dt: float | None, steps: int | None, reset: ResetMode | None) -> Fo
     from msg_deploy.exporters.nir import ForeignTiming
 
     return ForeignTiming(dt, steps, reset)
+
+
+@app.command()
+def record(
+    model: Annotated[
+        Path, typer.Argument(help="Checkpoint (.pt), graph (.nir) or ONNX model (.onnx).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Recording to write, .npz.")],
+    simulator: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="NAME",
+            help="Simulator. [default: torch for .pt, reference for .nir, onnxruntime for .onnx]",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set whose held-out samples are run, or a .npz file of samples. "
+            "[default: that of MODEL]"
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    broken: Broke = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Use at most this many samples of the data, 0: none."),
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=0, help="Random samples in addition. [default: 64]")
+    ] = None,
+    random_float: RandomFloat = 0,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Arithmetic. [default: float64, of .onnx files float32]"),
+    ] = None,
+    membranes: Annotated[
+        bool,
+        typer.Option(
+            "--membranes/--no-membranes", help="Keep membranes, too; they are most of the file."
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of onnxruntime. [default: all cores]")
+    ] = None,
+    dt: Dt = None,
+    steps: Steps = None,
+    reset: Reset = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a model and write what it does: samples, spikes, membranes, currents, scores.
+
+    A recording is a side of equivalence-check; docs/equivalence.md says how to make one by hand.
+
+    Example: msg-deploy record model.pt -o trace.npz --samples 100
+    """
+    from msg_deploy import api, console
+    from msg_deploy.progress import progress
+    from msg_deploy.recorder import record as run
+
+    with progress("record") as move:
+        recorded = run(
+            model,
+            output,
+            simulator,
+            data,
+            samples,
+            random,
+            precision,
+            seed,
+            _foreign(dt, steps, reset),
+            _set({"directory": data_dir, "broken": broken}),
+            api.RuntimeOptions(threads),
+            membranes,
+            random_float,
+            on_batch=lambda done, total: move(done, total, ""),
+        )
+    if as_json:
+        console.print_json({**vars(recorded), "path": str(recorded.path)})
+        return
+    print(
+        f"wrote {recorded.path}: {recorded.samples} samples, {len(recorded.layers)} spiking "
+        f"layers, {recorded.simulator} in {recorded.precision}"
+    )
 
 
 @app.command()
@@ -785,7 +1108,10 @@ def _bytes(text: str) -> int:
 @app.command()
 def inspect(
     model: Annotated[
-        Path, typer.Argument(help="Checkpoint (.pt), graph (.nir) or ONNX model (.onnx).")
+        Path,
+        typer.Argument(
+            help="Checkpoint (.pt), graph (.nir), ONNX model (.onnx) or recording (.npz)."
+        ),
     ],
     dt: Dt = None,
     steps: Steps = None,
@@ -800,8 +1126,12 @@ def inspect(
     Example: msg-deploy inspect model.nir --json
     """
     from msg_deploy import api, console
+    from msg_deploy.saved import SavedTrace
 
     subject = api.open_model(model, _foreign(dt, steps, reset))
+    if isinstance(subject.content, SavedTrace) and not svg:
+        _inspect_recording(subject.content, as_json)
+        return
     if not subject.has_graph and not svg:
         _inspect_onnx(subject.onnx, as_json)
         return
@@ -815,6 +1145,23 @@ def inspect(
         console.print_json(console.deployment_as_data(deployment))
     else:
         console.print_deployment(deployment)
+
+
+def _inspect_recording(recording: SavedTrace, as_json: bool) -> None:
+    from msg_deploy import console
+    from msg_deploy.saved import described
+
+    data, own = described(recording), recording.about.metadata
+    if as_json:
+        console.print_json({**data, **(console.metadata_as_data(own) if own else {})})
+        return
+    print(f"recording of {data['simulator']}, precision {data['precision'] or 'unknown'}")
+    print(f"samples: {data['samples']}, {data['steps']} steps")
+    for name, layer in data["layers"].items():
+        print(f"{name}: {layer['shape']}{', with membranes' if layer['membranes'] else ''}")
+    print(f"currents: {data['currents']}; scores: {data['scores']}")
+    if own:
+        console.print_metadata(own)
 
 
 def _inspect_onnx(model: OnnxModel, as_json: bool) -> None:
@@ -844,13 +1191,15 @@ def demo(
     from msg_deploy.config import resolve
     from msg_deploy.files import write_text
     from msg_deploy.progress import progress
+    from msg_deploy.report.data import verdict_as_text
+    from msg_deploy.report.html import verdict_as_html
 
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{output_dir}: cannot be made ({error.strerror}).") from error
-    files = [output_dir / name for name in ("model.pt", "model.nir", "report.json")]
-    model, graph, report = files
+    files = [output_dir / name for name in ("model.pt", "model.nir", "report.json", "report.html")]
+    model, graph, report, page = files
     print("1 train: a convolutional network on the digits, T = 8, MSG p = 0.5, TWO")
     training = {"epochs": epochs, "seed": seed}
     accuracy = _train(resolve({"model": {"name": "convnet"}, "training": training}), model)
@@ -864,10 +1213,15 @@ def demo(
     print("3 check: the trained torch module against the file, in our reference and in Norse")
     with progress("check") as move:
         verdict = api.check(
-            model, graph, "digits", on_batch=lambda done, total: move(done, total, "")
+            model,
+            graph,
+            "digits",
+            on_batch=lambda done, total: move(done, total, ""),
+            illustrate=True,
         )
         rounded = api.check(model, graph, "digits", precision="float32")
-    write_text(report, json.dumps(console.verdict_as_data(verdict), indent=1))
+    write_text(report, verdict_as_text(verdict))
+    write_text(page, verdict_as_html(verdict))
     print(
         f"  in float32 {rounded.mismatches} of {rounded.spikes} spikes differ, and rounding could "
         f"change {rounded.uncertified}"

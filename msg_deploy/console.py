@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,12 @@ from rich.table import Table
 from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.exporters.hazards import hazards
 from msg_deploy.graph import plan
-from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
-from msg_deploy.sim.diagnosis.told import sentences
+from msg_deploy.report import words
+from msg_deploy.sim.compare import Comparison, Kind, Verdict
 
 if TYPE_CHECKING:
     from msg_deploy.sim.activity import Activity
+    from msg_deploy.quantization import Quantization
     from msg_deploy.simulation import Simulation
 
 out = Console(highlight=False, soft_wrap=True)
@@ -38,70 +38,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def verdict_as_data(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON values: its fields, plus kind and totals."""
-    return {
-        "verdict": verdict.kind.value,
-        "spikes": verdict.spikes,
-        "mismatches": verdict.mismatches,
-        "certified_share": verdict.certified_share,
-        **dataclasses.asdict(verdict),
-        "comparisons": [
-            {"verdict": c.kind.value, **dataclasses.asdict(c)} for c in verdict.comparisons
-        ],
-    }
-
-
 def print_verdict(verdict: Verdict) -> None:
     """Tables of the comparisons, what differs, and the verdict as the last line."""
     for comparison in verdict.comparisons:
         if not comparison.missing:
             out.print(_layers(comparison))
-    for problem in verdict.problems:
-        out.print(f"cannot be compared: {problem}", markup=False)
-    for difference in verdict.parameters:
-        out.print(
-            f"parameter differs: {difference.node}.{difference.field}: {difference.detail}",
-            markup=False,
-        )
-    for comparison in verdict.comparisons:
-        for reason in comparison.missing:
-            out.print(f"{comparison.a} against {comparison.b}: {reason}", markup=False)
-        if comparison.first:
-            title = f"{comparison.a} against {comparison.b}: first difference"
-            out.print(f"{title} {_describe(comparison.first)}", markup=False)
-    for line in sentences(verdict.diagnosis) if verdict.diagnosis else ():
+    for line in words.notes(verdict):
         out.print(line, markup=False)
-    for line in _certified(verdict):
-        out.print(line, markup=False)
-    out.print(
-        f"[{STYLES[verdict.kind]}]{verdict.kind.value}[/]: {verdict.mismatches} mismatching of "
-        f"{verdict.spikes} spikes compared ({verdict.precision})"
-    )
-
-
-def _certified(verdict: Verdict) -> list[str]:
-    """What the certificate says, in sentences."""
-    left, share = verdict.uncertified, verdict.certified_share
-    if left is None or share is None:
-        return []
-    lines = [
-        f"certified: {_percent(share)} of the spikes compared; "
-        + (f"{left} could be otherwise by rounding" if left else "rounding can change none of them")
-    ]
-    if verdict.kind is Kind.TIES:
-        lines.append("the first differences are all among those: see docs/certificate.md")
-    return lines
-
-
-def _percent(share: float) -> str:
-    """Never rounded up to 100 %."""
-    return "100 %" if share == 1 else f"{math.floor(share * 1e6) / 1e4:.4f} %"
+    out.print(f"[{STYLES[verdict.kind]}]{verdict.kind.value}[/]: {words.counted(verdict)}")
 
 
 def _layers(comparison: Comparison) -> Table:
     table = Table(
-        title=f"{comparison.a} against {comparison.b}, {comparison.samples} samples",
+        title=f"{words.pair(comparison)}, {comparison.samples} samples",
         title_justify="left",
     )
     for heading in ("layer", "compared", "rate", "mismatches", "membrane |d|", "certified"):
@@ -115,36 +64,11 @@ def _layers(comparison: Comparison) -> Table:
             "" if layer.membrane_difference is None else f"{layer.membrane_difference:.1e}",
             ""
             if layer.uncertified is None
-            else _percent(1 - layer.uncertified / max(layer.spikes, 1)),
+            else words.percent(1 - layer.uncertified / max(layer.spikes, 1)),
         )
     table.add_row("scores |d|", "", "", "", f"{comparison.score_difference:.1e}")
     table.add_row("decisions", str(comparison.samples), "", str(comparison.flips), "")
     return table
-
-
-def _describe(d: Difference) -> str:
-    where = f"in {d.node}"
-    if d.quantity == "decision":
-        return (
-            f"in the decision on sample {d.sample}: the score of class {d.neuron[0]}, the largest "
-            f"on the left, is {d.a:.9g} against {d.b:.9g}"
-        )
-    if d.quantity != "score":
-        where += f" at step {d.step},"
-    where += f" sample {d.sample}, neuron {list(d.neuron)}"
-    if d.quantity != "spike":
-        return f"{where}: {d.quantity} {d.a:.9g} against {d.b:.9g}"
-    membranes = " against ".join(
-        "unknown" if v is None else f"{v:.9g}" for v in (d.membrane_a, d.membrane_b)
-    )
-    threshold, margin = (
-        "unknown" if v is None else f"{v:.{digits}g}"
-        for v, digits in ((d.threshold, 9), (d.margin, 2))
-    )
-    return (
-        f"{where}: spike {d.a:.0f} against {d.b:.0f}, membranes {membranes}, "
-        f"threshold {threshold}, margin {margin}"
-    )
 
 
 def simulation_as_data(simulation: Simulation) -> dict[str, Any]:
@@ -278,7 +202,12 @@ def print_metadata(metadata: Metadata) -> None:
     """Timing, input, readout and classes."""
     timing, spec, readout = metadata.timing, metadata.input, metadata.readout
     out.print(f"timing: dt {timing.dt:g} s, {timing.steps} steps, reset {timing.reset}")
-    out.print(f"input: {spec.shape}, {spec.encoding}, {spec.low:g}..{spec.high:g}", markup=False)
+    levels = "" if spec.levels is None else f", {spec.levels} levels"
+    ends = f"{spec.low:g}..{spec.high:g}"
+    out.print(f"input: {spec.shape}, {spec.encoding}, {ends}{levels}", markup=False)
+    if metadata.integers:
+        form = metadata.integers
+        out.print(f"integers: weights of {form.bits} bits, scores in units of {form.scores:g}")
     if readout:
         weights = " ".join(f"{f:.4g}" for f in readout.weights)
         out.print(
@@ -297,7 +226,53 @@ def metadata_as_data(metadata: Metadata) -> dict[str, Any]:
         "input": dataclasses.asdict(metadata.input),
         "readout": metadata.readout and dataclasses.asdict(metadata.readout),
         "provenance": dataclasses.asdict(metadata.provenance),
+        "integers": metadata.integers and dataclasses.asdict(metadata.integers),
     }
+
+
+def quantization_as_data(result: Quantization) -> dict[str, Any]:
+    """A quantized network and what became of it, as JSON values."""
+    return {
+        "accuracy": result.accuracy,
+        "quantized": dataclasses.asdict(result.plain),
+        "finetuned": result.finetuned and dataclasses.asdict(result.finetuned),
+        "layers": [dataclasses.asdict(layer) for layer in result.layers],
+        "warnings": list(result.warnings),
+        **metadata_as_data(result.deployment.metadata),
+    }
+
+
+def print_quantization(result: Quantization) -> None:
+    """Layers, then what quantization did to held-out samples."""
+    table = Table(title="layers in whole numbers", title_justify="left")
+    for heading in ("layer", "bits", "scale", "largest sum", "digits", "exact in"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for layer in result.layers:
+        low, high = layer.scale
+        table.add_row(
+            layer.name,
+            str(layer.bits),
+            f"{low:.3g}" if low == high else f"{low:.3g}..{high:.3g}",
+            str(layer.largest_sum),
+            "no grid" if layer.digits is None else str(layer.digits),
+            layer.exact or "",
+        )
+    out.print(table)
+    spec = result.deployment.input
+    out.print(f"input: {spec.low:g}..{spec.high:g} in {spec.levels} levels")
+    if result.accuracy is not None:
+        out.print(f"accuracy {result.accuracy:.2%} on {result.plain.samples} held-out samples")
+    for name, effect in (("quantized", result.plain), ("fine-tuned", result.finetuned)):
+        if effect is None:
+            continue
+        accuracy = "" if effect.accuracy is None else f"accuracy {effect.accuracy:.2%}, "
+        out.print(
+            f"{name}: {accuracy}{effect.flips} of {effect.samples} decisions and "
+            f"{effect.spikes_changed:.2%} of the spikes changed, {effect.certified:.4%} certified "
+            "in float32"
+        )
+    for warning in result.warnings:
+        out.print(f"note: {warning}", markup=False)
 
 
 def print_deployment(deployment: Deployment) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,9 +21,11 @@ import numpy.typing as npt
 from msg_deploy.deployment import READOUT_PREFIX, Deployment, Metadata
 from msg_deploy.exporters.branches import parts, split
 from msg_deploy.graph import plan
+from msg_deploy.matching import suggested
 from msg_deploy.options import Precision
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.diagnosis.findings import Diagnosis
+from msg_deploy.sim.illustration import Illustration
 from msg_deploy.sim.simulator import FloatArray, Trace
 from msg_deploy.terminals import columns
 
@@ -37,6 +40,9 @@ TOLERANCE: Mapping[Precision, float] = {"float64": 1e-10, "float32": 1e-4}
 largest magnitude in the layer (at least 1). Spikes have no tolerance."""
 REWRITTEN = 1e-5
 """The same for membranes across dialects: one may move a threshold by 2^-21 of it."""
+MARGIN_EDGES = tuple(10.0**exponent for exponent in range(-12, 2))
+"""Between the bins of margins: distances from the threshold as shares of the layer's largest
+threshold. The first bin of a histogram is for decisions exactly at the threshold."""
 
 
 class Kind(StrEnum):
@@ -103,10 +109,20 @@ class Layer:
         node: its name.
         spikes: decisions compared (T x B x neurons).
         fired: spikes on the left side.
+        fired_b: spikes on the right side.
         mismatches: decisions that differ.
         membrane_difference: largest absolute difference of membranes; None if a side has not
             recorded them.
         uncertified: decisions that rounding may change; None without a certificate.
+        margins: decisions by |v - v_threshold| as a share of the layer's largest |v_threshold|: 0,
+            up to each of `MARGIN_EDGES`, and beyond. Of the left side's membranes, or the right
+            side's, or those of exact arithmetic; None if none is known.
+        smallest_margin: the smallest |v - v_threshold|, in the units of the membrane.
+        tolerance: of membranes, relative to the largest magnitude in the layer, at least 1.
+        needed: the smallest tolerance by which the membranes would be equal; None as
+            `membrane_difference`.
+        bound: the largest certified bound of a rounding error; None without a certificate, or if
+            there is no bound.
     """
 
     node: str
@@ -115,6 +131,12 @@ class Layer:
     mismatches: int
     membrane_difference: float | None
     uncertified: int | None = None
+    margins: tuple[int, ...] | None = None
+    smallest_margin: float | None = None
+    tolerance: float | None = None
+    needed: float | None = None
+    bound: float | None = None
+    fired_b: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +155,7 @@ class Comparison:
         unexplained: samples in which a side decides otherwise than exact arithmetic where rounding
             is no reason, or in which values differ although all spikes agree; None without a
             certificate.
+        unrecorded: spiking layers that only one side has recorded; they are not compared.
     """
 
     a: str
@@ -144,6 +167,7 @@ class Comparison:
     first: Difference | None = None
     missing: tuple[str, ...] = ()
     unexplained: int | None = None
+    unrecorded: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -198,6 +222,7 @@ class Verdict:
         problems: why nothing could be compared.
         precision: arithmetic of the simulations.
         diagnosis: which layers are at fault and why, where spikes or values differ.
+        illustration: what a report shows of one sample, if it was asked for.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -205,6 +230,9 @@ class Verdict:
     problems: tuple[str, ...] = ()
     precision: Precision = "float64"
     diagnosis: Diagnosis | None = None
+    illustration: Illustration | None = dataclasses.field(
+        default=None, compare=False, metadata={"reported": False}
+    )
 
     @property
     def kind(self) -> Kind:
@@ -242,6 +270,18 @@ class Verdict:
     def __bool__(self) -> bool:
         """True if and only if PROVEN or IDENTICAL, for `assert msg_deploy.check(...)`."""
         return self.kind in (Kind.PROVEN, Kind.IDENTICAL)
+
+    def __repr__(self) -> str:
+        """One line, short enough for pytest to show it whole where an assertion fails."""
+        from msg_deploy.report.words import in_short
+
+        return f"<{in_short(self)}>"
+
+    def __str__(self) -> str:
+        """Everything that a person wants to know, in lines."""
+        from msg_deploy.report.words import sentences
+
+        return "\n".join(sentences(self))
 
 
 @dataclass(frozen=True)
@@ -306,37 +346,43 @@ def compare(
         return Comparison(a.simulator, b.simulator, missing=missing)
     if other:
         b = replace(b, membranes=_in_units_of(known, other, b.membranes))
-    if rounding and not rounding.covers(a.spikes):
-        rounding = None
+    unrecorded = tuple(sorted(a.spikes.keys() ^ b.spikes.keys()))
+    if rounding:
+        # What follows from a layer that is not recorded could not be told from what does not.
+        rounding = None if unrecorded else rounding.fitting(a.spikes)
     differences: list[Difference] = []
     layers = []
+    near = max(tolerance, REWRITTEN) if other else tolerance
     for rank, node in enumerate(known.order):
-        if node in a.spikes:
-            layers.append(_layer(a, b, node, rounding))
-            near = max(tolerance, REWRITTEN) if other else tolerance
+        if node in a.spikes and node in b.spikes:
+            layers.append(_layer(a, b, node, known.thresholds[node], rounding, near))
             bounds = rounding.certificate.bounds[node] if rounding else 0.0
             differences += _spiking(a, b, node, rank, known.thresholds[node], near, 2 * bounds)
         if node in known.sources:
             x, y = (trace.currents[..., known.sources[node]] for trace in (a, b))
             differences += _values(x, y, node, rank, "current", tolerance)
     rank = len(known.order)
-    explained = fold_error * float(np.abs(a.currents).sum(axis=0).max(initial=0.0))
-    differences += _values(
-        a.scores[None], b.scores[None], READOUT, rank, "score", tolerance, explained
-    )
-    if fold_error:
+    currents = a.currents if a.currents.size else b.currents
+    explained = fold_error * float(np.abs(currents).sum(axis=0).max(initial=0.0))
+    scored = a.scored and b.scored
+    if scored:
+        differences += _values(
+            a.scores[None], b.scores[None], READOUT, rank, "score", tolerance, explained
+        )
+    if fold_error and scored:
         differences += _flipped(a, b, rank)
     first = min(differences, key=lambda d: d._key, default=None)
-    allowed = (tolerance, REWRITTEN if other else tolerance, explained)
+    allowed = (tolerance, near, explained)
     return Comparison(
         a=a.simulator,
         b=b.simulator,
         samples=len(a.scores),
         layers=tuple(layers),
-        score_difference=_largest(a.scores, b.scores),
-        flips=int((a.decisions != b.decisions).sum()),
+        score_difference=_largest(a.scores, b.scores) if scored else 0.0,
+        flips=int((a.decisions != b.decisions).sum()) if scored else 0,
         first=first and replace(first, sample=first.sample + first_sample),
         unexplained=_unexplained(a, b, rounding, first, allowed),
+        unrecorded=unrecorded,
     )
 
 
@@ -352,6 +398,12 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
             mismatches=p.mismatches + q.mismatches,
             membrane_difference=_larger(p.membrane_difference, q.membrane_difference),
             uncertified=_sum(p.uncertified, q.uncertified),
+            margins=_added(p.margins, q.margins),
+            smallest_margin=_smaller(p.smallest_margin, q.smallest_margin),
+            tolerance=p.tolerance,
+            needed=_larger(p.needed, q.needed),
+            bound=_larger(p.bound, q.bound),
+            fired_b=_sum(p.fired_b, q.fired_b),
         )
         for p, q in zip(x.layers, y.layers, strict=True)
     )
@@ -361,19 +413,33 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
         b=x.b,
         samples=x.samples + y.samples,
         layers=layers,
-        score_difference=max(x.score_difference, y.score_difference),
+        score_difference=_max(x.score_difference, y.score_difference),
         flips=x.flips + y.flips,
         first=min(found, key=lambda d: d._key, default=None),
         unexplained=_sum(x.unexplained, y.unexplained),
+        unrecorded=x.unrecorded,
     )
 
 
 def _larger(x: float | None, y: float | None) -> float | None:
-    return None if x is None or y is None else max(x, y)
+    return None if x is None or y is None else _max(x, y)
+
+
+def _max(x: float, y: float) -> float:
+    """NaN if one of them is, in any order; Python's own max takes what comes first."""
+    return math.nan if math.isnan(x) or math.isnan(y) else max(x, y)
+
+
+def _smaller(x: float | None, y: float | None) -> float | None:
+    return None if x is None or y is None else min(x, y)
 
 
 def _sum(x: int | None, y: int | None) -> int | None:
     return None if x is None or y is None else x + y
+
+
+def _added(x: tuple[int, ...] | None, y: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if x is None or y is None else tuple(map(operator.add, x, y))
 
 
 def merge_all(comparisons: Sequence[Comparison]) -> Comparison:
@@ -408,8 +474,34 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
     found = list(compare_metadata(a, b))
     if a.provenance.dialect != b.provenance.dialect:
         return tuple(found)
-    for name, node in a.graph.nodes.items():
-        other = b.graph.nodes.get(name)
+    found += _differing_fields(a.graph, b.graph)
+    if _edges(a.graph) != _edges(b.graph) and _nodes(a.graph) == _nodes(b.graph):
+        changed = sorted(_edges(a.graph) ^ _edges(b.graph))
+        listed = ", ".join(f"{x} -> {y}" for x, y in changed)
+        found.append(ParameterDifference(changed[0][1], "edges", f"only on one side: {listed}"))
+    return tuple(found)
+
+
+def same_law(a: Deployment, b: Deployment) -> bool:
+    """Whether the spikes of two graphs follow the same law, to the last bit of every parameter.
+
+    The nodes must be called alike; how TWO is folded does not matter.
+    """
+    one, other = a.graph, b.graph
+    kinds = ({name: type(graph.nodes[name]) for name in _nodes(graph)} for graph in (one, other))
+    return (
+        a.timing == b.timing
+        and operator.eq(*kinds)
+        and _edges(one) == _edges(other)
+        and parts(one) == parts(other)
+        and not any(True for _ in _differing_fields(one, other))
+    )
+
+
+def _differing_fields(a: nir.NIRGraph, b: nir.NIRGraph) -> Iterator[ParameterDifference]:
+    """Of nodes of the same name and type."""
+    for name, node in a.nodes.items():
+        other = b.nodes.get(name)
         if type(node) is not type(other) or name.startswith(READOUT_PREFIX):
             continue
         for field in dataclasses.fields(node):
@@ -417,12 +509,7 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
                 continue
             detail = _field_difference(getattr(node, field.name), getattr(other, field.name))
             if detail:
-                found.append(ParameterDifference(name, field.name, detail))
-    if _edges(a.graph) != _edges(b.graph) and _nodes(a.graph) == _nodes(b.graph):
-        changed = sorted(_edges(a.graph) ^ _edges(b.graph))
-        listed = ", ".join(f"{x} -> {y}" for x, y in changed)
-        found.append(ParameterDifference(changed[0][1], "edges", f"only on one side: {listed}"))
-    return tuple(found)
+                yield ParameterDifference(name, field.name, detail)
 
 
 def _pairs(x: Mapping[str, Any], y: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -456,19 +543,30 @@ def _field_difference(x: Any, y: Any) -> str:
 
 
 def _missing(a: Trace, b: Trace) -> tuple[str, ...]:
-    problems = [
-        f"spiking layer {node!r} is only on the side of {one.simulator}"
-        for one, other in ((a, b), (b, a))
-        for node in one.spikes
-        if node not in other.spikes
-    ]
+    problems: list[str] = []
+    mine, theirs = ([n for n in x.spikes if n not in y.spikes] for x, y in ((a, b), (b, a)))
+    for one, alone, other, others in ((a, mine, b, theirs), (b, theirs, a, mine)):
+        # A recording may lack layers; if it has others besides, it calls them otherwise.
+        if others or not other.partial:
+            problems += [
+                f"spiking layer {node!r} is only on the side of {one.simulator}" for node in alone
+            ]
+    shapes = [{n: x.spikes[n].shape[2:] for n in names} for x, names in ((a, mine), (b, theirs))]
+    problems += [f"perhaps --map {x}={y}" for x, y in suggested(*shapes).items()]
     problems += [
         f"layer {node!r} has shape {a.spikes[node].shape} against {b.spikes[node].shape}"
         for node in a.spikes
         if node in b.spikes and a.spikes[node].shape != b.spikes[node].shape
     ]
-    if a.scores.shape != b.scores.shape:
+    if a.scored and b.scored and a.scores.shape != b.scores.shape:
         problems.append(f"scores have shape {a.scores.shape} against {b.scores.shape}")
+    if (a.partial or b.partial) and a.currents.size and b.currents.size:
+        shapes_of = (a.currents.shape, b.currents.shape)
+        if operator.ne(*shapes_of):
+            problems.append(f"currents have shape {shapes_of[0]} against {shapes_of[1]}")
+    alike = a.currents.size > 0 and a.currents.shape == b.currents.shape
+    if not (problems or a.spikes.keys() & b.spikes.keys() or alike or (a.scored and b.scored)):
+        problems.append("there is nothing that both sides have recorded")
     return tuple(problems)
 
 
@@ -479,16 +577,62 @@ def _membranes(a: Trace, b: Trace, node: str) -> tuple[FloatArray, FloatArray] |
     return a.membranes[node], b.membranes[node]
 
 
-def _layer(a: Trace, b: Trace, node: str, rounding: Rounding | None) -> Layer:
+def _layer(
+    a: Trace,
+    b: Trace,
+    node: str,
+    threshold: npt.NDArray[Any],
+    rounding: Rounding | None,
+    tolerance: float,
+) -> Layer:
     membranes = _membranes(a, b, node)
+    difference = _largest(*membranes) if membranes else None
+    certified = rounding.joint.certificate.certified[node] if rounding else None
+    bound = float(np.max(rounding.certificate.bounds[node], initial=0.0)) if rounding else None
+    margins = _margins_of(a, b, node, threshold, rounding)
+    smallest = math.inf
+    if margins is not None:
+        smallest = float(np.min(margins, initial=math.inf, where=np.isfinite(margins)))
     return Layer(
         node=node,
         spikes=a.spikes[node].size,
         fired=int(a.spikes[node].sum(dtype=np.int64)),
+        fired_b=int(b.spikes[node].sum(dtype=np.int64)),
         mismatches=int((a.spikes[node] != b.spikes[node]).sum()),
-        membrane_difference=_largest(*membranes) if membranes else None,
-        uncertified=int((~rounding.certificate.certified[node]).sum()) if rounding else None,
+        membrane_difference=difference,
+        uncertified=None if certified is None else int((~certified).sum()),
+        margins=None if margins is None else _histogram(margins, threshold),
+        smallest_margin=smallest if math.isfinite(smallest) else None,
+        tolerance=tolerance,
+        needed=difference / _scale(membranes[0]) if membranes and difference is not None else None,
+        bound=bound if bound is not None and math.isfinite(bound) else None,
     )
+
+
+def _margins_of(
+    a: Trace, b: Trace, node: str, threshold: npt.NDArray[Any], rounding: Rounding | None
+) -> FloatArray | None:
+    """The distances of membranes from their threshold; None if they are not known."""
+    if not np.isfinite(threshold).all():
+        return None
+    membranes = a.membranes.get(node, b.membranes.get(node))
+    if membranes is None:
+        return np.abs(rounding.certificate.margins[node]) if rounding else None
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.abs(membranes - threshold))
+
+
+def _histogram(margins: FloatArray, threshold: npt.NDArray[Any]) -> tuple[int, ...]:
+    """As in `Layer.margins`; NaN counts as the largest."""
+    scale = float(np.abs(threshold).max(initial=0.0)) or 1.0
+    within, left = [], margins
+    for edge in reversed((0.0, *MARGIN_EDGES)):
+        inside = left <= edge * scale
+        within.append(int(np.count_nonzero(inside)))
+        if within[-1] <= left.size // 2:
+            # Few decisions are close: what is left to be looked at shrinks quickly.
+            left = left[inside]
+    return tuple(np.diff([0, *reversed(within), margins.size]).tolist())
 
 
 def _unexplained(
@@ -509,7 +653,7 @@ def _unexplained(
     """
     if rounding is None:
         return None
-    found = rounding.unexplained(a.spikes) | rounding.unexplained(b.spikes)
+    found = rounding.between(a.spikes, b.spikes)
     if first is None:
         return int(found.sum())
     agreeing = np.ones(len(found), np.bool_)
@@ -519,10 +663,12 @@ def _unexplained(
     apart = [_apart(*membranes, near) for node in a.spikes if (membranes := _membranes(a, b, node))]
     if a.currents.shape == b.currents.shape:
         apart.append(_apart(a.currents, b.currents, values))
-    apart.append(_apart(a.scores[None], b.scores[None], values, folded))
+    scored = a.scored and b.scored
+    if scored:
+        apart.append(_apart(a.scores[None], b.scores[None], values, folded))
     for places in apart:
         found[places[:, 1]] |= agreeing[places[:, 1]]
-    if folded:
+    if folded and scored:
         found |= agreeing & (a.decisions != b.decisions)
     return int(found.sum())
 
@@ -574,14 +720,14 @@ def _in_units_of(
     known: Layout, other: Layout, membranes: Mapping[str, FloatArray]
 ) -> dict[str, FloatArray]:
     """Membranes scaled by the ratio of two thresholds; any state may be scaled freely."""
-    return {
-        name: membrane
-        * (
-            known.thresholds[name]
-            / np.reshape(other.thresholds[name], known.thresholds[name].shape)
-        )
-        for name, membrane in membranes.items()
-    }
+    found = {}
+    for name, membrane in membranes.items():
+        mine = known.thresholds[name]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = mine / np.reshape(other.thresholds[name], mine.shape)
+        # Thresholds of 0, or that are not known, say nothing about units.
+        found[name] = membrane * np.where(np.isfinite(ratio) & (ratio != 0), ratio, 1.0)
+    return found
 
 
 def _shaped_like(a: Trace, b: Trace) -> Trace:
@@ -637,11 +783,14 @@ def _apart(
     a: FloatArray, b: FloatArray, tolerance: float, explained: float | FloatArray = 0.0
 ) -> npt.NDArray[np.int64]:
     """Indices where a and b differ by more than rounding; NaN differs from everything."""
-    finite = a[np.isfinite(a)]
-    scale = max(1.0, float(np.max(np.abs(finite), initial=0.0)))
     with np.errstate(invalid="ignore", over="ignore"):
-        close = (a == b) | (np.abs(a - b) <= tolerance * scale + explained)
+        close = (a == b) | (np.abs(a - b) <= tolerance * _scale(a) + explained)
     return np.argwhere(~close)
+
+
+def _scale(values: FloatArray) -> float:
+    """The largest magnitude, at least 1."""
+    return max(1.0, float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0)))
 
 
 def _largest(a: FloatArray, b: FloatArray) -> float:

@@ -6,6 +6,7 @@ consequence. A decision that differs although nothing in its past does must be u
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,17 +45,81 @@ class Rounding:
     Attributes:
         certificate: of the decisions, layers called as in traces.
         pasts: of all spiking layers.
+        theirs: the same of the right side's graph, where that is another one.
     """
 
     certificate: Certificate
     pasts: Mapping[str, Past]
+    theirs: Rounding | None = None
 
-    def covers(self, spikes: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Whether it speaks of these very layers."""
-        certified = self.certificate.certified
-        return all(
-            name in certified and certified[name].shape == spikes[name].shape for name in spikes
+    def fitting(self, spikes: Mapping[str, npt.NDArray[Any]]) -> Rounding | None:
+        """With the right side's layers in the shape of the left's, which a dialect may write flat.
+
+        None if a graph does not speak of these very layers.
+        """
+        theirs = self.theirs and self.theirs._shaped(spikes)
+        covered = all(
+            name in r.certificate.certified
+            and r.certificate.certified[name].shape == spikes[name].shape
+            for r in (self, *([theirs] if theirs else []))
+            for name in spikes
         )
+        return replace(self, theirs=theirs) if covered else None
+
+    def _shaped(self, spikes: Mapping[str, npt.NDArray[Any]]) -> Rounding:
+        def shaped(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name: array.reshape(spikes[name].shape)
+                if name in spikes and array.size == spikes[name].size
+                else array
+                for name, array in arrays.items()
+            }
+
+        known = self.certificate
+        fitted = replace(
+            known,
+            certified=shaped(known.certified),
+            margins=shaped(known.margins),
+            bounds=shaped(known.bounds),
+        )
+        return replace(self, certificate=fitted)
+
+    @functools.cached_property
+    def joint(self) -> Rounding:
+        """What rounding can change on either side, as one."""
+        if self.theirs is None:
+            return self
+        mine, theirs = self.certificate, self.theirs.certificate
+        certified = {
+            name: layer & theirs.certified[name]
+            for name, layer in mine.certified.items()
+            if name in theirs.certified
+        }
+        pasts = {
+            name: Past(
+                past.now | self.theirs.pasts[name].now, past.ever | self.theirs.pasts[name].ever
+            )
+            for name, past in self.pasts.items()
+            if name in self.theirs.pasts
+        }
+        return Rounding(replace(mine, certified=certified), pasts)
+
+    def between(
+        self, a: Mapping[str, npt.NDArray[Any]], b: Mapping[str, npt.NDArray[Any]]
+    ) -> Booleans:
+        """Samples in which a side decides otherwise where rounding is no reason, (B,).
+
+        Each side is held against exact arithmetic on its own graph; where both are certified, the
+        right side against that of the left one, too.
+
+        Args:
+            a: spikes of the left side, per layer (T, B, *shape).
+            b: of the right side.
+        """
+        if self.theirs is None:
+            return self.unexplained(a) | self.unexplained(b)
+        own = self.unexplained(a) | self.theirs.unexplained(b)
+        return own | self.joint.unexplained(b)
 
     def unexplained(self, spikes: Mapping[str, npt.NDArray[Any]]) -> Booleans:
         """Samples in which an engine decides otherwise where rounding is no reason, (B,).

@@ -35,6 +35,8 @@ class Trace:
         currents: I_L of the output layer, float (T, B, C): the output of the readout's source node;
             without a readout the same as `outputs`.
         scores: class scores, float (B, C): decoded by TWO; without a readout the sum over time.
+            Without classes (C = 0) they are not recorded.
+        partial: whether there may be layers that are not recorded.
     """
 
     simulator: str
@@ -43,10 +45,16 @@ class Trace:
     outputs: FloatArray
     currents: FloatArray
     scores: FloatArray
+    partial: bool = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are scores."""
+        return self.scores.size > 0
 
     @property
     def decisions(self) -> npt.NDArray[np.int64]:
-        """Argmax over classes, (B,)."""
+        """Argmax over classes, (B,); there must be scores."""
         return self.scores.reshape(len(self.scores), -1).argmax(axis=1)
 
 

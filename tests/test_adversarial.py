@@ -65,7 +65,7 @@ def test_nothing_to_find() -> None:
 
 
 def test_a_check_runs_them(trained_file: Path) -> None:
-    kwargs = {"samples": 0, "random": 4, "precision": "float32", "simulators": ["reference"]}
+    kwargs = {"samples": 0, "random": 4, "precision": "float32"}
     plain = api.check(trained_file, trained_file, **kwargs)
     assert plain.kind is Kind.PROVEN
     attacked = api.check(trained_file, trained_file, adversarial=6, **kwargs)

@@ -61,7 +61,12 @@ def test_demo(tmp_path: Path) -> None:
     assert accuracy >= 95
     assert "with the plain mean (360 held-out digits)" in result.stdout
     folder = tmp_path / "msg-deploy-demo"
-    assert {p.name for p in folder.iterdir()} == {"model.pt", "model.nir", "report.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "model.pt",
+        "model.nir",
+        "report.json",
+        "report.html",
+    }
     report = json.loads((folder / "report.json").read_text())
     assert report["verdict"] == "PROVEN"
     assert [c["samples"] for c in report["comparisons"]] == [424, 424]
@@ -116,6 +121,7 @@ def test_incomparable_exits_with_2(files: Path) -> None:
     with h5py.File(files / "model.nir", "r+") as content:
         nodes = content["node/nodes"]
         nodes.move("lif2", "neuron")
+        del nodes["neuron/metadata"]  # that it was called otherwise
         edges = content["node/edges"]
         edges[...] = [[b"neuron" if end == b"lif2" else end for end in e] for e in edges[()]]
     result = run("equivalence-check", "model.pt", "model.nir", cwd=files)

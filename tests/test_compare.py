@@ -18,7 +18,16 @@ from msg_deploy import api
 from msg_deploy.deployment import METADATA_KEY
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.trace import trace
-from msg_deploy.sim.compare import Comparison, Difference, Kind, Layer, compare, layout, merge
+from msg_deploy.sim.compare import (
+    MARGIN_EDGES,
+    Comparison,
+    Difference,
+    Kind,
+    Layer,
+    compare,
+    layout,
+    merge,
+)
 from msg_deploy.sim.simulator import Trace
 from tests.helpers import random_network, samples
 
@@ -224,7 +233,20 @@ def comparisons(draw: Any) -> Comparison:
         a=st.just(0.0),
         b=st.just(1.0),
     )
-    layer = Layer("n", draw(count), draw(count), draw(count), draw(st.floats(0, 1)))
+    margins = st.one_of(st.none(), st.tuples(count, count, count))
+    layer = Layer(
+        "n",
+        draw(count),
+        draw(count),
+        draw(count),
+        draw(st.floats(0, 1)),
+        fired_b=draw(count),
+        margins=draw(margins),
+        smallest_margin=draw(st.one_of(st.none(), st.floats(0, 1))),
+        tolerance=1e-4,
+        needed=draw(st.one_of(st.none(), st.floats(0, 1))),
+        bound=draw(st.one_of(st.none(), st.floats(0, 1))),
+    )
     return Comparison(
         "a",
         "b",
@@ -239,6 +261,31 @@ def comparisons(draw: Any) -> Comparison:
 @given(comparisons(), comparisons(), comparisons())
 def test_merging_is_associative(x: Comparison, y: Comparison, z: Comparison) -> None:
     assert merge(merge(x, y), z) == merge(x, merge(y, z))
+
+
+@given(comparisons(), comparisons())
+def test_counts_are_merged_in_any_order(x: Comparison, y: Comparison) -> None:
+    assert merge(x, y).layers == merge(y, x).layers
+    (p,), (q,), (both,) = x.layers, y.layers, merge(x, y).layers
+    assert both.fired_b == p.fired_b + q.fired_b
+    if p.margins and q.margins:
+        assert both.margins == tuple(np.add(p.margins, q.margins))
+    else:
+        assert both.margins is None
+
+
+def test_margins_are_counted_by_decades() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))  # thresholds 0.5
+    spikes = np.zeros((2, 1, 3), np.uint8)
+    membranes = np.array([0.5, 0.5 + 1e-13, 0.4, 1.5, -99, np.nan]).reshape(2, 1, 3)
+    trace_ = make_trace(spikes, membranes)
+    (layer,) = compare(trace_, trace_, known, 1e-10).layers
+    assert layer.margins is not None
+    assert len(layer.margins) == len(MARGIN_EDGES) + 2 == 16
+    assert sum(layer.margins) == layer.spikes == 6
+    counted = {i: n for i, n in enumerate(layer.margins) if n}
+    # 0; up to 1e-12; 0.2, up to 1; 2, up to 10; 199 and what is no number.
+    assert counted == {0: 1, 1: 1, 13: 1, 14: 1, 15: 2}
 
 
 def test_batches_do_not_change_the_result(

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from msg_deploy import api, console
+from msg_deploy import api
 from msg_deploy.deployment import Deployment, InputSpec
 from msg_deploy.errors import FileError, UsageError
 from msg_deploy.exporters.trace import trace
+from msg_deploy.report.data import verdict_as_data
 from msg_deploy.sim.compare import layout
 from msg_deploy.sim.diagnosis.diagnose import Party, diagnose
 from msg_deploy.sim.diagnosis.evidence import agreement, give, inputs_of, recorded
@@ -235,4 +236,4 @@ def test_frames_are_reduced(tmp_path: Path) -> None:
     assert reduced.shape == (4, 1, 8, 8)
     assert len(reduced.places) < 20
     assert not api.check(framed, bad, reduced.array()[None], ["reference"], random=0)
-    assert json.loads(json.dumps(console.verdict_as_data(verdict)))["diagnosis"]["reduced"]
+    assert json.loads(json.dumps(verdict_as_data(verdict)))["diagnosis"]["reduced"]

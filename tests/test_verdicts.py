@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from msg_deploy import api, cli
-from msg_deploy.console import print_verdict, verdict_as_data
+from msg_deploy.console import print_verdict
 from msg_deploy.deployment import Deployment
 from msg_deploy.exporters.trace import trace
 from msg_deploy.options import Precision
+from msg_deploy.report.data import verdict_as_data
 from msg_deploy.sim.certificate import certify
 from msg_deploy.sim.compare import TOLERANCE, Comparison, Kind, Verdict, compare, layout, merge
 from msg_deploy.sim.explanation import Rounding, rounding

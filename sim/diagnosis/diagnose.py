@@ -10,6 +10,7 @@ import numpy as np
 from msg_deploy.deployment import Deployment, InputSpec
 from msg_deploy.exporters.branches import parts
 from msg_deploy.options import Precision
+from msg_deploy.samples import Samples
 from msg_deploy.sim.compare import READOUT, TOLERANCE, Difference, Layout
 from msg_deploy.sim.diagnosis.evidence import (
     Evidence,
@@ -17,6 +18,7 @@ from msg_deploy.sim.diagnosis.evidence import (
     forced,
     give,
     inputs_of,
+    is_recorded,
     recorded,
     together,
 )
@@ -41,11 +43,13 @@ class Party:
         run: in its simulator.
         graph: if it has one.
         layout: its layers in the order of execution.
+        recorded: whether it runs on the samples of the check only, as recordings do.
     """
 
     run: Run
     graph: Deployment | None
     layout: Layout
+    recorded: bool = False
 
 
 def diagnose(
@@ -84,6 +88,10 @@ def diagnose(
     deadline = Deadline(seconds)
     settings = _settings(mine.graph, theirs.graph, own, other, stimulus, precision, explained)
     faulty = tuple(Tester(s, precision, explained, deadline).fault() for s in settings)
+    if not faulty and (own.partial or other.partial):
+        # What was recorded is too little to feed a layer that differs.
+        first = tuple(Fault(n, "spike", 0, 0, 0) for n in different[:1])
+        return Diagnosis(simulator, first, tuple(different[1:]), forced=False)
     names = {fault.node for fault in faulty}
     downstream = tuple(name for name in different if name not in names)
     complete = not deadline.passed
@@ -115,6 +123,8 @@ def _faults(
     entering = inputs_of(graph, stimulus)
     found = []
     for segment in segments(graph, currents=len(trace.currents) > 0):
+        if not is_recorded(segment, trace, entering):
+            continue
         evidence = recorded(segment, trace, entering)
         if not agreement(segment, give(segment, evidence.received), evidence, precision).spikes:
             found.append(segment)
@@ -140,9 +150,13 @@ def _settings(
     entering = inputs_of(graph, stimulus)
     found = []
     for segment in segments(graph, currents):
-        evidence = [recorded(segment, theirs, entering)]
+        evidence = (
+            [recorded(segment, theirs, entering)] if is_recorded(segment, theirs, entering) else []
+        )
         twin = behind.get(segment.node)
-        if twin and twin.quantity == segment.quantity != "score":
+        needed = (segment, twin) if twin else ()
+        feedable = all(is_recorded(s, own, entering) for s in needed)
+        if twin and feedable and twin.quantity == segment.quantity != "score":
             evidence.append(forced(segment, twin, own, entering))
         showing = [e for e in evidence if _differs(segment, e, precision, explained)]
         if showing:
@@ -165,13 +179,16 @@ def _different(a: Trace, b: Trace, layout: Layout, precision: Precision) -> list
     """Layers that differ, in the order of execution; the scores last."""
     found = []
     for name in layout.order:
-        if name in a.spikes and not np.array_equal(a.spikes[name].ravel(), b.spikes[name].ravel()):
+        both = name in a.spikes and name in b.spikes
+        if both and not np.array_equal(a.spikes[name].ravel(), b.spikes[name].ravel()):
             found.append(name)
         elif name in layout.sources and a.currents.shape == b.currents.shape:
             x, y = (trace.currents[..., layout.sources[name]] for trace in (a, b))
             if not _close(x, y, TOLERANCE[precision]):
                 found.append(name)
-    return found if _close(a.scores, b.scores, TOLERANCE[precision]) else [*found, READOUT]
+    scored = a.scored and b.scored
+    same = not scored or _close(a.scores, b.scores, TOLERANCE[precision])
+    return found if same else [*found, READOUT]
 
 
 def _close(x: FloatArray, y: FloatArray, tolerance: float) -> bool:
@@ -222,7 +239,7 @@ Encode = Callable[[FloatArray], FloatArray]
 def explain(
     a: Party,
     b: Party,
-    samples: FloatArray,
+    samples: Samples,
     first: Difference,
     spec: InputSpec,
     encode: Encode,
@@ -235,7 +252,7 @@ def explain(
     Args:
         a: left side.
         b: right side.
-        samples: all that were compared, (N, *shape).
+        samples: all that were compared, (N, *shape); only some of them are read.
         first: the first difference.
         spec: of the input.
         encode: samples to inputs.
@@ -245,10 +262,13 @@ def explain(
     """
     numbers = chosen([first.sample], len(samples), most)
     diagnosis = diagnose(a, b, encode(samples[numbers]), precision, fold)
+    if a.recorded or b.recorded:
+        return diagnosis
 
     def failing(candidates: FloatArray) -> Mask:
         inputs = encode(candidates)
         return differs(a.run(inputs), b.run(inputs), first, a.layout, precision)
 
-    reduced = reduce(samples[first.sample], first.sample, first.node, spec, failing)
+    sample = samples[[first.sample]][0]
+    reduced = reduce(sample, first.sample, first.node, spec, failing)
     return replace(diagnosis, reduced=reduced)

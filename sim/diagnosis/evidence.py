@@ -84,6 +84,18 @@ def inputs_of(deployment: Deployment, stimulus: FloatArray) -> dict[str, FloatAr
     return {f"{BORDER}{name}": array for name, array in arrays.items()}
 
 
+def is_recorded(segment: Segment, trace: Trace, entering: Mapping[str, FloatArray]) -> bool:
+    """Whether a trace holds what a segment receives and gives; recordings may lack layers."""
+    known = {*entering, *(f"{BORDER}{name}" for name in trace.spikes)}
+    known |= {CURRENT} if trace.currents.size else set()
+    given = {
+        "spike": segment.node in trace.spikes,
+        "current": trace.currents.size > 0,
+        "score": trace.scored,
+    }
+    return given[segment.quantity] and known >= set(segment.borders)
+
+
 def recorded(segment: Segment, trace: Trace, entering: Mapping[str, FloatArray]) -> Evidence:
     """What a side recorded of a layer: what it received and what it made of that.
 

@@ -24,7 +24,7 @@ def sentences(diagnosis: Diagnosis) -> Iterator[str]:
     if not diagnosis.complete:
         yield "not all hypotheses were tested within the time allowed"
     if diagnosis.reduced:
-        yield _reduced(diagnosis.reduced)
+        yield reduced(diagnosis.reduced)
 
 
 def _fault(fault: Fault, side: str) -> Iterator[str]:
@@ -33,31 +33,33 @@ def _fault(fault: Fault, side: str) -> Iterator[str]:
         f"{'spikes' if fault.quantity == 'spike' else 'values'} differ"
         + (f" and {fault.ties} neurons at the threshold" if fault.ties else "")
     )
-    for cause in fault.causes[:SHOWN]:
-        yield f"  {side} behaves as if {_cause(cause, fault)}"
+    for found in fault.causes[:SHOWN]:
+        yield f"  {side} behaves as if {cause(found, fault)}"
     if len(fault.causes) > SHOWN:
         yield f"  and {len(fault.causes) - SHOWN} more that explain the same"
     if not fault.causes:
         yield f"  none of {fault.tested} changes explains it"
     if fault.closest:
-        yield (f"  closest: {_cause(fault.closest, fault)}; {fault.remaining} differences remain")
+        yield (f"  closest: {cause(fault.closest, fault)}; {fault.remaining} differences remain")
 
 
-def _cause(cause: Cause, fault: Fault) -> str:
-    where = "" if cause.node == fault.node else f" in {cause.node}"
-    known = "; the parameters say so, too" if cause.parameters == 0 else ""
-    doubt = "; but its membranes are others" if cause.membranes is False else ""
-    return f"{cause.sentence}{where} ({cause.name}{known}{doubt})"
+def cause(found: Cause, fault: Fault) -> str:
+    """What a layer behaves as, where, and what speaks for and against it."""
+    where = "" if found.node == fault.node else f" in {found.node}"
+    known = "; the parameters say so, too" if found.parameters == 0 else ""
+    doubt = "; but its membranes are others" if found.membranes is False else ""
+    return f"{found.sentence}{where} ({found.name}{known}{doubt})"
 
 
-def _reduced(reduced: Reduction) -> str:
+def reduced(found: Reduction) -> str:
+    """The smallest input, in a sentence."""
     listed = ", ".join(
         f"{list(place)} = {value:.6g}"
-        for place, value in zip(reduced.places[:SHOWN], reduced.values, strict=False)
+        for place, value in zip(found.places[:SHOWN], found.values, strict=False)
     )
-    more = ", ..." if len(reduced.places) > SHOWN else ""
+    more = ", ..." if len(found.places) > SHOWN else ""
     return (
-        f"smallest input that differs in {reduced.node}: of sample {reduced.sample} "
-        f"{len(reduced.places)} of {reduced.size} values are left, the rest {reduced.blank:g}"
+        f"smallest input that differs in {found.node}: of sample {found.sample}, "
+        f"{len(found.places)} of {found.size} values are left, the rest {found.blank:g}"
         + (f": {listed}{more}" if listed else "")
     )

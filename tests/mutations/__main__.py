@@ -8,7 +8,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mutations.suite import FILES, graph_cases, module_cases, share, table
+from tests.mutations.suite import (
+    FILES,
+    OPERATORS,
+    graph_cases,
+    module_cases,
+    operator_cases,
+    share,
+    table,
+)
 
 
 def main() -> None:
@@ -16,8 +24,9 @@ def main() -> None:
     logging.getLogger("msg_deploy").setLevel(logging.ERROR)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = [*graph_cases(Path(folder)), *module_cases()]
-    for kind in (*FILES, "torch"):
+        files = Path(folder)
+        found = [*graph_cases(files), *operator_cases(files), *module_cases()]
+    for kind in (*FILES, OPERATORS, "torch"):
         cases = [case for case in found if case.kind == kind]
         print(f"\n## {kind}\n\n{table(cases)}\n")
         for case in cases:

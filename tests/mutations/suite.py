@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from msg_deploy import api
 from msg_deploy.deployment import Deployment
@@ -17,8 +19,10 @@ from msg_deploy.sim.compare import Kind, Verdict
 from tests.mutations.bugs import BUGS
 from tests.mutations.modules import MODULE_BUGS
 from tests.mutations.networks import TORCH, deployments, samples
+from tests.mutations.operators import OPERATOR_BUGS
 
 FILES = ("nir", "onnx")
+OPERATORS = "operators"
 SCORES = 1e-4
 """A larger difference of scores is a change, as that of a spike is."""
 RIGHT = ("detected", "layer", "named", "listed")
@@ -31,7 +35,7 @@ class Case:
     Attributes:
         bug: its name.
         network: its name.
-        kind: "nir", "onnx" or "torch".
+        kind: "nir", "onnx", "operators" (of .onnx) or "torch".
         changes: whether any spike, or score, is another one.
         detected: whether the verdict is DIVERGENT, or TIES.
         layer: whether the layers found at fault are the right ones.
@@ -87,6 +91,30 @@ def checked(deployment: Deployment, other: api.Model) -> Verdict:
     engines = ["reference"] if side.has_graph and not side.own else None
     engines = engines if side.has_graph else ["onnxruntime"]
     return api.check(deployment, other, samples(deployment), engines, random=0)
+
+
+def operator_cases(folder: Path, quick: bool = False) -> Iterator[Case]:
+    """Bugs in the operators of .onnx files.
+
+    Args:
+        folder: for the files.
+        quick: each on at most two networks, in place of all.
+    """
+    path = folder / "edited.onnx"
+    done: Counter[str] = Counter()
+    for network, deployment in deployments().items():
+        for name, edit in OPERATOR_BUGS.items():
+            if quick and done[name] == 2:
+                continue
+            onnx_file.write(onnx_file.inlined(onnx_model.build(deployment)), path)
+            model = onnx.load(path)
+            edited = edit(model, deployment)
+            if edited is None:
+                continue
+            done[name] += 1
+            onnx.save(model, path)
+            verdict = checked(deployment, path)
+            yield case(name, network, OPERATORS, verdict, edited.layers, edited.causes)
 
 
 def module_cases() -> Iterator[Case]:

@@ -14,10 +14,12 @@ from tests.mutations.modules import MODULE_BUGS
 from tests.mutations.networks import TORCH, deployments, rates
 from tests.mutations.suite import (
     FILES,
+    OPERATORS,
     Case,
     checked,
     graph_cases,
     module_cases,
+    operator_cases,
     share,
     table,
     written,
@@ -34,7 +36,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
         # Making inputs small is tested elsewhere.
         patch.setattr(diagnose, "reduce", lambda *arguments: None)
         folder = tmp_path_factory.mktemp("mutants")
-        return [*graph_cases(folder, quick=True), *module_cases()]
+        return [
+            *graph_cases(folder, quick=True),
+            *module_cases(),
+            *operator_cases(folder, quick=True),
+        ]
 
 
 def test_there_are_enough(cases: list[Case]) -> None:
@@ -51,6 +57,13 @@ def test_all_layers_fire() -> None:
 
 def test_every_change_is_detected(cases: list[Case]) -> None:
     assert [c for c in cases if c.changes and not c.detected] == []
+
+
+def test_operators_of_onnx_files(cases: list[Case]) -> None:
+    edited = [case for case in cases if case.kind == OPERATORS and case.changes]
+    assert len({case.bug for case in edited}) >= 13
+    assert share(edited, "layer") == 1
+    assert share(edited, "named") >= RIGHT
 
 
 @pytest.mark.parametrize("field", ["layer", "named"])
