@@ -66,8 +66,9 @@ def _layers(comparison: Comparison) -> Table:
             if layer.uncertified is None
             else words.percent(1 - layer.uncertified / max(layer.spikes, 1)),
         )
-    table.add_row("scores |d|", "", "", "", f"{comparison.score_difference:.1e}")
-    table.add_row("decisions", str(comparison.samples), "", str(comparison.flips), "")
+    if comparison.scored:
+        table.add_row("scores |d|", "", "", "", f"{comparison.score_difference:.1e}")
+        table.add_row("decisions", str(comparison.samples), "", str(comparison.flips), "")
     return table
 
 

@@ -155,7 +155,8 @@ class Comparison:
         unexplained: samples in which a side decides otherwise than exact arithmetic where rounding
             is no reason, or in which values differ although all spikes agree; None without a
             certificate.
-        unrecorded: spiking layers that only one side has recorded; they are not compared.
+        unrecorded: spiking layers that only one side has recorded, and "readout" where a side has
+            recorded no scores; they are not compared.
     """
 
     a: str
@@ -168,6 +169,11 @@ class Comparison:
     missing: tuple[str, ...] = ()
     unexplained: int | None = None
     unrecorded: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> bool:
+        """Whether scores and decisions are compared."""
+        return READOUT not in self.unrecorded
 
     @property
     def kind(self) -> Kind:
@@ -382,7 +388,7 @@ def compare(
         flips=int((a.decisions != b.decisions).sum()) if scored else 0,
         first=first and replace(first, sample=first.sample + first_sample),
         unexplained=_unexplained(a, b, rounding, first, allowed),
-        unrecorded=unrecorded,
+        unrecorded=unrecorded if scored else (*unrecorded, READOUT),
     )
 
 

@@ -178,7 +178,10 @@ def test_what_is_not_recorded_is_not_compared(
         (comparison,) = verdict.comparisons
         assert verdict.kind is kind
         assert tuple(layer.node for layer in comparison.layers) == compared
-        assert comparison.unrecorded == tuple(n for n in LAYERS if n not in compared)
+        unrecorded = [n for n in LAYERS if n not in compared]
+        assert comparison.unrecorded == (*unrecorded, *["readout"] * ("scores" in dropped))
+        assert ('name="decisions"' in verdict_as_junit(verdict)) == comparison.scored
+        assert (">decisions</th>" in verdict_as_html(verdict)) == comparison.scored
     assert verdict.precision == "float32"
 
 

@@ -134,7 +134,7 @@ def _sections(
     differs = verdict.problems or verdict.parameters or verdict.diagnosis
     if differs or any(c.first or c.missing for c in verdict.comparisons):
         yield "why", "What differs, and why"
-    if layers:
+    if any(not c.missing for c in verdict.comparisons):
         yield "layers", "Layer by layer"
     if shown and shown.rasters:
         yield "spikes", "Spikes of one sample"

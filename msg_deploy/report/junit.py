@@ -91,6 +91,15 @@ def _cases(comparison: Comparison, verdict: Verdict, accepted: bool) -> Iterator
             yield Case(layer.node, outcome, *_layer(layer, comparison, verdict))
         else:
             yield Case(layer.node)
+    if comparison.scored or (first and first.quantity == "current"):
+        yield from _decoded(comparison, verdict, differs, outcome)
+
+
+def _decoded(
+    comparison: Comparison, verdict: Verdict, differs: bool, outcome: Outcome
+) -> Iterator[Case]:
+    """Scores and decisions."""
+    first = comparison.first
     if differs and first and first.quantity in ("current", "score"):
         yield Case("scores", outcome, words.describe(first), _diagnosis(verdict))
     elif differs and not comparison.score_difference <= TOLERANCE[verdict.precision]:

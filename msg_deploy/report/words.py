@@ -30,7 +30,7 @@ def notes(verdict: Verdict) -> Iterator[str]:
             yield f"{pair(comparison)}: {reason}"
         if comparison.unrecorded:
             listed = ", ".join(comparison.unrecorded)
-            yield f"{pair(comparison)}: recorded on one side only, so not compared: {listed}"
+            yield f"{pair(comparison)}: not recorded on both sides, so not compared: {listed}"
         if comparison.first:
             yield f"{pair(comparison)}: first difference {describe(comparison.first)}"
     if verdict.diagnosis:
