@@ -11,10 +11,9 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msg_deploy.api import RuntimeOptions as RuntimeOptions
-    from msg_deploy.api import check as check
     from msg_deploy.api import export as export
     from msg_deploy.api import export_onnx as export_onnx
+    from msg_deploy.checking import check as check
     from msg_deploy.checkpoint import load as load
     from msg_deploy.checkpoint import save as save
     from msg_deploy.data import DataOptions as DataOptions
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from msg_deploy.quantization import to_integers as to_integers
     from msg_deploy.readout import TWO as TWO
     from msg_deploy.recorder import record as record
+    from msg_deploy.runners import RuntimeOptions as RuntimeOptions
     from msg_deploy.sim.certificate import Certificate as Certificate
     from msg_deploy.sim.certificate import certify as certify
     from msg_deploy.sim.compare import Verdict as Verdict
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 __version__ = importlib.metadata.version("msg-deploy")
 
 PUBLIC = {
-    "check": "api",
+    "check": "checking",
     "export": "api",
     "export_onnx": "api",
-    "RuntimeOptions": "api",
+    "RuntimeOptions": "runners",
     "load": "checkpoint",
     "save": "checkpoint",
     "DataOptions": "data",

@@ -21,8 +21,8 @@ from msg_deploy.saved import SavedTrace
 from msg_deploy.sim.simulator import FloatArray, Simulator, Trace
 
 if TYPE_CHECKING:
-    from msg_deploy.api import Subject
     from msg_deploy.exporters.onnx.file import OnnxModel
+    from msg_deploy.subjects import Subject
 
 Names = Mapping[str, str]
 """Old names of nodes to new ones; others stay as they are."""

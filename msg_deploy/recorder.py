@@ -7,23 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msg_deploy.api import (
-    Model,
-    RuntimeOptions,
-    batch_size,
-    open_model,
-    runners,
-    stimulus_of,
-)
+from msg_deploy.checking import stimulus_of
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.inline import origins
 from msg_deploy.exporters.nir import ForeignTiming
 from msg_deploy.files import check_writable
 from msg_deploy.options import Precision
+from msg_deploy.runners import RuntimeOptions, runners
 from msg_deploy.saved import About, SavedTrace, check_name, writing
 from msg_deploy.sim.simulator import FloatArray
 from msg_deploy.stimulus import batches
+from msg_deploy.subjects import Model, batch_size, open_model
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.api import Model, open_model
 from msg_deploy.data import datasets
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
@@ -19,6 +18,7 @@ from msg_deploy.sim.activity import Activity, joined
 from msg_deploy.sim.fast import DEFAULT_MEMORY, Fast
 from msg_deploy.sim.simulator import FloatArray
 from msg_deploy.stimulus import DEFAULT_RANDOM, batches, held_out, noise
+from msg_deploy.subjects import Model, open_model
 
 BATCH = 256
 """Samples that are encoded at once; how many are run at once is the simulator's concern."""

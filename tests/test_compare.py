@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msg_deploy import api
+from msg_deploy import api, subjects
 from msg_deploy.deployment import METADATA_KEY
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.trace import trace
@@ -294,7 +294,7 @@ def test_batches_do_not_change_the_result(
     with h5py.File(exported, "r+") as content:
         CHANGES["threshold"][0](content)
     whole = api.check(trained_file, exported)
-    monkeypatch.setattr(api, "LARGEST_BATCH", 37)
+    monkeypatch.setattr(subjects, "LARGEST_BATCH", 37)
     parts = api.check(trained_file, exported)
     for a, b in zip(whole.comparisons, parts.comparisons, strict=True):
         # Sums of another batch size round differently in float64, in the last digit.

@@ -14,7 +14,7 @@ import nir
 import numpy as np
 import pytest
 
-from msg_deploy import api, record
+from msg_deploy import api, record, subjects
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import FileError, UsageError
 from msg_deploy.exporters.nir import ForeignTiming
@@ -92,7 +92,7 @@ def test_batches_give_the_same_bytes(
     record(deployment, one, random=9)
     record(deployment, other, random=9)
     assert one.read_bytes() == other.read_bytes()
-    monkeypatch.setattr(api, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(subjects, "LARGEST_BATCH", 4)
     record(deployment, other, random=9)
     x, y = read(one).rows(range(9)), read(other).rows(range(9))
     assert all(np.array_equal(x.spikes[name], y.spikes[name]) for name in LAYERS)

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msg_deploy import api
+from msg_deploy import api, runners
 from msg_deploy.checkpoint import save
 from msg_deploy.deployment import Deployment
 from msg_deploy.exporters.fold import FOLDS, fold_two
@@ -70,7 +70,7 @@ def made() -> dict[str, Verdict]:
     inputs[0, 0] = 1
     with pytest.MonkeyPatch.context() as patch:
         known = {"reference": Reference, "norse": Contrary}
-        patch.setattr(api, "_engine", lambda name, runtime: known[name]())
+        patch.setattr(runners, "_engine", lambda name, runtime: known[name]())
         ties = api.check(
             tied(), tied(), inputs, ["norse"], random=0, precision="float32", illustrate=True
         )

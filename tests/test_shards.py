@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msg_deploy import api, checkpoint, cli
+from msg_deploy import api, checkpoint, cli, subjects
 from msg_deploy.data import DataOptions, load_dataset
 from msg_deploy.data.npz import samples_npz
 from msg_deploy.data.recordings import Recording
@@ -58,7 +58,7 @@ def files(trained_file: Path, tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def check(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Check:
     """Check them in many shards."""
-    monkeypatch.setattr(api, "LARGEST_BATCH", 32)
+    monkeypatch.setattr(subjects, "LARGEST_BATCH", 32)
     return lambda **options: api.check(*files, precision="float32", **options)
 
 
@@ -148,7 +148,7 @@ def test_by_processes_one_of_which_is_killed(
 
 
 def test_models_that_are_no_files(trained: SpikingNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "LARGEST_BATCH", 32)
+    monkeypatch.setattr(subjects, "LARGEST_BATCH", 32)
     deployment = api.open_model(trained).deployment
     data = samples(70)
     alone = api.check(trained, deployment, data=data, random=0)
@@ -346,7 +346,7 @@ def test_interrupted_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(api, "LARGEST_BATCH", 32)
+    monkeypatch.setattr(subjects, "LARGEST_BATCH", 32)
     kept = tmp_path / "state"
 
     def code(*options: Any) -> int:
@@ -404,10 +404,10 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from msg_deploy import api
+from msg_deploy import api, subjects
 
 data_file, spare = sys.argv[1], int(sys.argv[2])
-api.LARGEST_BATCH = 16
+subjects.LARGEST_BATCH = 16
 # Libraries do not count.
 assert api.check("model.pt", "model.nir", data=data_file, samples=40, random=0)
 status = Path("/proc/self/status").read_text()

@@ -10,7 +10,7 @@ import nir
 import numpy as np
 import pytest
 
-from msg_deploy import api, cli
+from msg_deploy import api, cli, runners
 from msg_deploy.console import print_verdict
 from msg_deploy.deployment import Deployment
 from msg_deploy.exporters.trace import trace
@@ -169,7 +169,7 @@ def test_exit_codes(
     samples[0, 0] = 1
     np.savez(tmp_path / "data.npz", samples=samples)
     known = {"reference": Reference, "norse": Contrary}
-    monkeypatch.setattr(api, "_engine", lambda name, runtime: known[name]())
+    monkeypatch.setattr(runners, "_engine", lambda name, runtime: known[name]())
 
     def code(*options: str) -> int:
         model = str(tmp_path / "model.nir")

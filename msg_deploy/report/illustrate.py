@@ -25,8 +25,8 @@ from msg_deploy.sim.simulator import FloatArray, Trace
 from msg_deploy.stimulus import encoded
 
 if TYPE_CHECKING:
-    from msg_deploy.api import Subject
     from msg_deploy.scale.work import Work
+    from msg_deploy.subjects import Subject
 
 LARGEST_DRAWING = 200
 """Nodes of a graph that is drawn; larger drawings are too large to be read."""

@@ -22,7 +22,8 @@ from msg_deploy.pairs import paired
 from msg_deploy.scale.work import Work
 
 if TYPE_CHECKING:
-    from msg_deploy.api import Model, Settings
+    from msg_deploy.checking import Settings
+    from msg_deploy.subjects import Model
 
 SAVE = "save or export it and name the file, or leave out workers, scheduler and state."
 LIBRARIES = (*checkpoint.LIBRARIES, "numba", "onnxruntime")
@@ -196,13 +197,14 @@ def opened(job: Job, place: str | None = None) -> Work:
 
 
 def _work(job: Job, folder: Path) -> Work:
-    from msg_deploy import api
+    from msg_deploy.checking import ready
+    from msg_deploy.subjects import open_model
 
     settings = job.settings
     left, right = (
-        api.open_model(model.model(folder / name), settings.foreign)
+        open_model(model.model(folder / name), settings.foreign)
         for name, model in (("a", job.a), ("b", job.b))
     )
     runtime = replace(settings.runtime, threads=settings.runtime.threads or 1)
     sides = paired(left, right, dict(settings.mapping))
-    return api.ready(*sides, replace(settings, runtime=runtime))
+    return ready(*sides, replace(settings, runtime=runtime))

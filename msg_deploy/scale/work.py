@@ -14,7 +14,7 @@ from msg_deploy.sim.simulator import FloatArray
 from msg_deploy.stimulus import encoded
 
 if TYPE_CHECKING:
-    from msg_deploy.api import Runner
+    from msg_deploy.runners import Runner
     from msg_deploy.sim.explanation import Rounding
 
 Found = tuple[Comparison, ...]
