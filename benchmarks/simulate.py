@@ -294,11 +294,10 @@ def report(path: Path, picture: Path, threads: list[int]) -> None:
     parts = [f"# Speed of the simulator\n\n{HEAD}\n\n```text\nmake benchmark\n```"]
     for count in threads:
         torch.set_num_threads(count)
-        found = [
-            measured(name, batch, ROUNDS[name], count)
-            for name in BATCHES
-            for batch in BATCHES[name]
-        ]
+        found: list[Measured] = []
+        for name, batch in [(n, size) for n, sizes in BATCHES.items() for size in sizes]:
+            found.append(measured(name, batch, ROUNDS[name], count))
+            print(f"\n{count} threads, {found[-1].table()}", file=sys.stderr, flush=True)
         plural = "" if count == 1 else "s"
         parts.append(f"## {count} thread{plural}\n\n{side_by_side(found, ratio)}")
         if count == threads[0]:
