@@ -14,6 +14,7 @@ from torch import nn
 
 from msg_deploy.deployment import Shape
 from msg_deploy.errors import TraceError
+from msg_deploy.networks import Scale
 from msg_deploy.neuron import LIF
 from msg_deploy.primitives import Array
 from msg_deploy.readout import TWO
@@ -113,13 +114,14 @@ def _conv2d(layer: nn.Conv2d, context: Context) -> nir.NIRNode:
 
 @converts(nn.AvgPool2d)
 def _avg_pool2d(layer: nn.AvgPool2d, context: Context) -> nir.NIRNode:
-    if layer.ceil_mode or layer.divisor_override is not None:
-        raise TraceError("ceil_mode and divisor_override are not supported.")
+    if layer.ceil_mode or layer.divisor_override not in (None, 1):
+        raise TraceError("ceil_mode and a divisor_override other than 1 are not supported.")
     padding = np.broadcast_to(layer.padding, (2,))
     if padding.any() and not layer.count_include_pad:
         raise TraceError("count_include_pad=False with padding is not supported.")
     fields = (layer.kernel_size, layer.stride, padding)
-    return nir.AvgPool2d(*(np.array(np.broadcast_to(f, (2,))) for f in fields))
+    kind = nir.AvgPool2d if layer.divisor_override is None else nir.SumPool2d
+    return kind(*(np.array(np.broadcast_to(f, (2,))) for f in fields))
 
 
 @converts(nn.Flatten)
@@ -137,9 +139,15 @@ def flatten(layer: nn.Flatten, context: Context) -> nir.NIRNode:
     )
 
 
+@converts(Scale)
+def _scale(layer: Scale, context: Context) -> nir.NIRNode:
+    return nir.Scale(context.full(array_of(layer.scale)))
+
+
 @converts(LIF)
 def _lif(layer: LIF, context: Context) -> nir.NIRNode:
-    threshold, v_reset = context.full(layer.v_threshold), context.full(layer.v_reset)
+    # Numbers of Python stay as they are: torch would round them to float32.
+    threshold, v_reset = map(context.full, layer.levels(torch.zeros((), dtype=torch.float64)))
     if math.isinf(layer.tau):
         return nir.IF(r=context.full(1), v_threshold=threshold, v_reset=v_reset)
     return nir.LIF(

@@ -108,6 +108,7 @@ def trace(
         input_spec,
         described,
         replace(provenance, versions=library_versions()),
+        module.integers if isinstance(module, SpikingNetwork) else None,
     )
     try:
         plan(deployment.graph)

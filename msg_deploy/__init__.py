@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from msg_deploy.quantization import to_integers as to_integers
     from msg_deploy.readout import TWO as TWO
     from msg_deploy.recorder import record as record
+    from msg_deploy.report.html import verdict_as_html as verdict_as_html
+    from msg_deploy.report.junit import verdict_as_junit as verdict_as_junit
     from msg_deploy.runners import RuntimeOptions as RuntimeOptions
     from msg_deploy.sim.certificate import Certificate as Certificate
     from msg_deploy.sim.certificate import certify as certify
@@ -80,6 +82,8 @@ PUBLIC = {
     "to_integers": "quantization",
     "TWO": "readout",
     "record": "recorder",
+    "verdict_as_html": "report.html",
+    "verdict_as_junit": "report.junit",
     "Certificate": "sim.certificate",
     "certify": "sim.certificate",
     "Verdict": "sim.compare",

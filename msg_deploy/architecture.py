@@ -1,7 +1,8 @@
 """A module as data: what a checkpoint stores in place of code.
 
-Known layers, nn.Sequential and Residual are described by their constructor arguments and rebuilt
-from them. Any other module is stored by its class name only, and loading it needs the module.
+Known layers, nn.Sequential, Residual and Graph are described by their constructor arguments and
+rebuilt from them. Any other module is stored by its class name only, and loading it needs the
+module.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from msg_deploy.errors import UsageError
-from msg_deploy.networks import Residual
-from msg_deploy.neuron import LIF
+from msg_deploy.networks import Graph, Residual, Scale
+from msg_deploy.neuron import LIF, ChannelLIF
 
 Description = dict[str, Any]
 
@@ -33,7 +34,14 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     ),
     nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine", "track_running_stats"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    nn.AvgPool2d: (
+        "kernel_size",
+        "stride",
+        "padding",
+        "ceil_mode",
+        "count_include_pad",
+        "divisor_override",
+    ),
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Dropout: ("p",),
     nn.Identity: (),
@@ -47,6 +55,8 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
         "alpha",
         "detach_reset",
     ),
+    ChannelLIF: ("steps", "shape", "tau", "reset", "surrogate", "alpha", "detach_reset"),
+    Scale: ("shape",),
 }
 """The constructor arguments that describe each layer, which are attributes of the same name."""
 
@@ -70,6 +80,12 @@ def _describe(module: nn.Module) -> Description | None:
         children = {name: _describe(child) for name, child in module.named_children()}
         if None not in children.values():
             return {"type": type(module).__name__, "children": children}
+    if type(module) is Graph:
+        layers = {name: _describe(module.get_submodule(name)) for name in module.names}
+        if None not in layers.values():
+            # A list: JSON objects have no order.
+            described = [[name, layer] for name, layer in layers.items()]
+            return {"type": "Graph", "layers": described, "edges": [list(e) for e in module.edges]}
     return None
 
 
@@ -99,12 +115,15 @@ def _rebuild(description: Description) -> nn.Module:
         if unknown:
             raise UsageError(f"architecture: {kind} has no argument {sorted(unknown)[0]!r}.")
         return layer(**{k: _from_json(v) for k, v in arguments.items()})
+    if kind == "Graph":
+        layers = {str(name): _rebuild(layer) for name, layer in description["layers"]}
+        return Graph(layers, [(str(a), str(b)) for a, b in description["edges"]])
     children = {name: _rebuild(child) for name, child in description.get("children", {}).items()}
     if kind == "Sequential":
         return nn.Sequential(OrderedDict(children))
     if kind == "Residual":
         return Residual(children["main"], children["shortcut"])
-    known = ", ".join([*_BY_NAME, "Sequential", "Residual"])
+    known = ", ".join([*_BY_NAME, "Sequential", "Residual", "Graph"])
     raise UsageError(f"architecture: unknown layer {kind!r}; known are {known}.")
 
 

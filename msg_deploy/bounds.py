@@ -110,7 +110,7 @@ def _of_node(
     node, spec = deployment.graph.nodes[name], deployment.input
     anything = between(-np.inf, np.inf, known.shapes[name])
     if isinstance(node, nir.Input):
-        entering = between(spec.low, spec.high, known.shapes[name])
+        entering = between(*spec.entering, known.shapes[name])
         return Bounds(entering, entering)
     arriving = between(0.0, 0.0, known.input_shapes[name])
     for edge in known.incoming[name]:

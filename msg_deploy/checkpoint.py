@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from msg_deploy.architecture import describe, rebuild
-from msg_deploy.deployment import InputSpec, Provenance, Timing, explain
+from msg_deploy.deployment import InputSpec, IntegerForm, Provenance, Timing, explain
 from msg_deploy.errors import FileError, UsageError, reason
 from msg_deploy.files import replacing
 from msg_deploy.networks import SpikingNetwork
@@ -37,6 +37,7 @@ class CheckpointMetadata:
         input: shape, encoding and range of a sample.
         provenance: data set, class names, library versions.
         training: the resolved options of the training run.
+        integers: what the numbers of a quantized network stand for.
     """
 
     architecture: dict[str, Any]
@@ -45,6 +46,7 @@ class CheckpointMetadata:
     beta: float = 0.9
     provenance: Provenance = field(default_factory=Provenance)
     training: dict[str, Any] = field(default_factory=dict)
+    integers: IntegerForm | None = None
     format: Literal[1] = 1
 
 
@@ -80,6 +82,7 @@ def save(network: SpikingNetwork, path: str | Path, training: dict[str, Any] | N
         beta=network.readout.beta,
         provenance=replace(network.provenance, versions=library_versions()),
         training=training or {},
+        integers=network.integers,
     )
     content = {"msg_deploy": _METADATA.dump_json(metadata).decode(), "state": network.state_dict()}
     with replacing(Path(path)) as temporary:
@@ -131,7 +134,14 @@ def _rebuild(metadata: CheckpointMetadata, body: nn.Module | None) -> SpikingNet
     with torch.device("meta"):
         rebuilt = rebuild(metadata.architecture) if body is None else body
         readout = TWO(metadata.timing.steps, metadata.beta)
-    return SpikingNetwork(rebuilt, readout, metadata.input, metadata.timing.dt, metadata.provenance)
+    return SpikingNetwork(
+        rebuilt,
+        readout,
+        metadata.input,
+        metadata.timing.dt,
+        metadata.provenance,
+        metadata.integers,
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

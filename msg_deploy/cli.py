@@ -592,7 +592,10 @@ def quantize(
         typer.Option(min=2, max=54, help="Every sum must fit so many. [default: what is exact]"),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, help="For calibration, of the data, and as many random ones.")
+        int,
+        typer.Option(
+            min=0, help="For calibration, of the data, and as many random ones; 0: only those."
+        ),
     ] = 256,
     finetune: Annotated[
         int, typer.Option(min=0, help="Epochs of training with rounded weights; 0: none.")
@@ -622,12 +625,13 @@ def quantize(
     Example: msg-deploy quantize model.pt --bits 4 --finetune 5 -o model-int4.pt
     """
     from msg_deploy import console
-    from msg_deploy import quantization as quantizing
+    from msg_deploy.exporters.quantize.options import QuantizeOptions
     from msg_deploy.progress import progress
+    from msg_deploy.quantization import quantize
     from msg_deploy.train import TrainingOptions
 
     target = output or model.with_name(f"{model.stem}-int{bits}{model.suffix}")
-    options = quantizing.QuantizeOptions(
+    options = QuantizeOptions(
         bits,
         granularity,
         calibration,
@@ -648,7 +652,7 @@ def quantize(
             seed=seed,
         )
     with progress("quantize") as move:
-        result = quantizing.quantize(
+        result = quantize(
             model,
             target,
             options,

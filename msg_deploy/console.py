@@ -19,8 +19,8 @@ from msg_deploy.report import words
 from msg_deploy.sim.compare import Comparison, Kind, Verdict
 
 if TYPE_CHECKING:
-    from msg_deploy.sim.activity import Activity
     from msg_deploy.quantization import Quantization
+    from msg_deploy.sim.activity import Activity
     from msg_deploy.simulation import Simulation
 
 out = Console(highlight=False, soft_wrap=True)

@@ -76,18 +76,35 @@ class InputSpec:
         encoding: "direct" repeats the sample (shape) at every step; "frames" takes (T, *shape).
         low: smallest value of the declared input range.
         high: largest value of the declared input range.
+        levels: what enters the network are whole numbers: samples within the range as multiples of
+            `step`, of which the range holds so many. None: samples enter as they are.
     """
 
     shape: tuple[Dimension, ...]
     encoding: Encoding = "direct"
     low: Finite = 0.0
     high: Finite = 1.0
+    levels: Annotated[int, Field(ge=1, le=2**24)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> InputSpec:
         if self.low > self.high:
             raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        if self.levels is not None and self.low == self.high:
+            raise ValueError("levels need a range, but low is high")
         return self
+
+    @property
+    def step(self) -> float:
+        """What a 1 that enters the network stands for."""
+        return 1.0 if self.levels is None else (self.high - self.low) / self.levels
+
+    @property
+    def entering(self) -> tuple[float, float]:
+        """Smallest and largest value that enters the network."""
+        if self.levels is None:
+            return self.low, self.high
+        return float(round(self.low / self.step)), float(round(self.high / self.step))
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -135,6 +152,22 @@ class Provenance:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class IntegerForm:
+    """What the whole numbers of a quantized graph stand for.
+
+    Attributes:
+        bits: of the weights, sign included.
+        scales: by node, what a 1 of its output stands for (neurons: of the membrane): one number,
+            or one for each channel (the first axis).
+        scores: what a 1 of the class scores stands for.
+    """
+
+    bits: Annotated[int, Field(ge=2, le=8)]
+    scales: dict[str, tuple[Finite, ...]]
+    scores: Annotated[Finite, Field(gt=0)] = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Metadata:
     """The content of `graph.metadata["msg_deploy"]`."""
 
@@ -142,6 +175,7 @@ class Metadata:
     input: InputSpec
     readout: Readout | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    integers: IntegerForm | None = None
     format: Literal[1] = 1
 
     @model_validator(mode="after")
@@ -166,6 +200,7 @@ class Deployment:
     input: InputSpec
     readout: Readout | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    integers: IntegerForm | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -175,6 +210,7 @@ class Deployment:
             input=self.input,
             readout=self.readout,
             provenance=self.provenance,
+            integers=self.integers,
         )
 
     def with_graph(self, graph: nir.NIRGraph, **changes: Any) -> Deployment:

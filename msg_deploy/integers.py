@@ -13,7 +13,7 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.deployment import Deployment
+from msg_deploy.deployment import Deployment, InputSpec
 from msg_deploy.errors import GraphError
 from msg_deploy.graph import plan
 from msg_deploy.grid import multiples, step
@@ -85,7 +85,8 @@ def _bias(bias: npt.ArrayLike | None, scale: npt.NDArray[np.float64]) -> npt.NDA
 def arriving_integers(deployment: Deployment) -> dict[str, int | None]:
     """For each node, the largest value that arrives, if only integers from 0 to 127 do.
 
-    Spikes are 0 or 1; sums of edges, SumPool2d, Flatten and Delay keep integers integers.
+    Spikes are 0 or 1, inputs whole numbers if the input has levels; sums of edges, SumPool2d,
+    Flatten, Delay and Scale by whole numbers keep integers integers.
     """
     known = plan(deployment.graph)
     emitted: dict[str, int | None] = dict.fromkeys(known.order)
@@ -100,8 +101,14 @@ def arriving_integers(deployment: Deployment) -> dict[str, int | None]:
         total = sum(s for s in sources if s is not None)
         small = bool(sources) and None not in sources and total <= LARGEST_VALUE
         arriving[name] = total if small else None
-        emitted[name] = _emitted(node, arriving[name])
+        entering = isinstance(node, nir.Input)
+        emitted[name] = _entering(deployment.input) if entering else _emitted(node, arriving[name])
     return arriving
+
+
+def _entering(spec: InputSpec) -> int | None:
+    low, high = spec.entering
+    return int(high) if spec.levels is not None and low >= 0 and high <= LARGEST_VALUE else None
 
 
 def _emitted(node: nir.NIRNode, arriving: int | None) -> int | None:
@@ -112,4 +119,8 @@ def _emitted(node: nir.NIRNode, arriving: int | None) -> int | None:
     if isinstance(node, nir.SumPool2d):
         height, width = pair(node, "kernel_size", 1)
         return arriving * height * width
+    if isinstance(node, nir.Scale):
+        factors = np.asarray(node.scale)
+        whole = np.all(factors == np.rint(factors)) and np.all(factors >= 0)
+        return arriving * int(factors.max()) if whole else None
     return arriving if isinstance(node, (nir.Flatten, nir.Delay, nir.Output)) else None

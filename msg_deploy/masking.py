@@ -60,7 +60,8 @@ class MaskedSurrogateGradient:
             parameter
             for module in model.modules()
             if isinstance(module, SYNAPSES)
-            for parameter in module.parameters(recurse=False)
+            # What quantization-aware training wraps is a parameter of a module within.
+            for parameter in module.parameters()
         ]
 
         def mask_gradients(*_: Any) -> None:

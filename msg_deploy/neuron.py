@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ MaskSource = Callable[[Tensor], Tensor | None]
 """Given the membrane input (T, B, ...), the mask of the surrogate derivative, or None."""
 Observer = Callable[[Tensor, Tensor], None]
 """Called with spikes and membranes (before reset), both (T, B, ...)."""
+Level = float | Tensor
+"""Of all neurons of a layer, or a tensor that is broadcast to them."""
 
 
 def integrate(current: Tensor, membrane: Tensor, tau: float) -> Tensor:
@@ -31,7 +33,7 @@ def integrate(current: Tensor, membrane: Tensor, tau: float) -> Tensor:
 
 
 def reset_membrane(
-    membrane: Tensor, spikes: Tensor, threshold: float, v_reset: float, mode: ResetMode
+    membrane: Tensor, spikes: Tensor, threshold: Level, v_reset: Level, mode: ResetMode
 ) -> Tensor:
     """The membrane after the spike: `v_reset` (mode "zero") or V - V_th (mode "subtract")."""
     if mode == "subtract":
@@ -100,6 +102,10 @@ class LIF(nn.Module):
             f"v_reset={self.v_reset}, reset={self.reset!r}, surrogate={self.surrogate!r}"
         )
 
+    def levels(self, like: Tensor) -> tuple[Level, Level]:
+        """Threshold and reset value, as membranes of the dtype of `like` need them."""
+        return self.v_threshold, self.v_reset
+
     def forward(self, current: Tensor) -> Tensor:
         """Input currents (T*B, ...) to spikes (T*B, ...) of the same dtype, 0 or 1.
 
@@ -114,6 +120,57 @@ class LIF(nn.Module):
         if self.observer:
             self.observer(spikes, membranes)
         return spikes.flatten(0, 1)
+
+
+class ChannelLIF(LIF):
+    """`LIF` whose thresholds and reset values differ, such as from channel to channel.
+
+    They are buffers, `thresholds` and `resets`, in float64, so that nothing is rounded before the
+    computation's own precision is known.
+
+    Args:
+        steps: as in `LIF`, like all others but the first.
+        shape: of thresholds and reset values, which are broadcast to a sample's shape.
+        tau: membrane time constant in timesteps.
+        reset: "zero" or "subtract".
+        surrogate: shape of the surrogate.
+        alpha: its steepness.
+        detach_reset: keep the gradient from flowing through the reset.
+
+    Raises:
+        UsageError: a parameter is outside its range.
+    """
+
+    thresholds: Tensor
+    resets: Tensor
+
+    def __init__(
+        self,
+        steps: int,
+        shape: Sequence[int],
+        tau: float = 2.0,
+        reset: ResetMode = "zero",
+        surrogate: Surrogate = "arctan",
+        alpha: float = 2.0,
+        detach_reset: bool = True,
+    ) -> None:
+        super().__init__(
+            steps, tau, reset=reset, surrogate=surrogate, alpha=alpha, detach_reset=detach_reset
+        )
+        self.shape = tuple(shape)
+        self.register_buffer("thresholds", torch.full(self.shape, 0.5, dtype=torch.float64))
+        self.register_buffer("resets", torch.zeros(self.shape, dtype=torch.float64))
+
+    def extra_repr(self) -> str:
+        """The parameters as they stand in the constructor."""
+        return (
+            f"steps={self.steps}, shape={self.shape}, tau={self.tau}, reset={self.reset!r}, "
+            f"surrogate={self.surrogate!r}"
+        )
+
+    def levels(self, like: Tensor) -> tuple[Level, Level]:
+        """See `LIF.levels`."""
+        return self.thresholds.to(like.dtype), self.resets.to(like.dtype)
 
 
 class _Membrane(torch.autograd.Function):
@@ -132,12 +189,11 @@ class _Membrane(torch.autograd.Function):
         """(T, B, ...) to spikes and membranes before reset, both (T, B, ...)."""
         spikes, membranes = torch.empty_like(currents), torch.empty_like(currents)
         membrane = torch.zeros_like(currents[0])
+        threshold, v_reset = layer.levels(currents)
         for t, arriving in enumerate(currents):
             membranes[t] = before = integrate(arriving, membrane, layer.tau)
-            spikes[t] = emitted = (before > layer.v_threshold).to(before.dtype)
-            membrane = reset_membrane(
-                before, emitted, layer.v_threshold, layer.v_reset, layer.reset
-            )
+            spikes[t] = emitted = (before > threshold).to(before.dtype)
+            membrane = reset_membrane(before, emitted, threshold, v_reset, layer.reset)
         ctx.save_for_backward(spikes, membranes, masks)
         ctx.layer = layer
         ctx.mark_non_differentiable(membranes)
@@ -149,7 +205,8 @@ class _Membrane(torch.autograd.Function):
         """The gradient of the currents, (T, B, ...)."""
         spikes, membranes, masks = ctx.saved_tensors
         layer: LIF = ctx.layer
-        surrogate = SURROGATES[layer.surrogate](membranes - layer.v_threshold, layer.alpha)
+        threshold, _ = layer.levels(membranes)
+        surrogate = SURROGATES[layer.surrogate](membranes - threshold, layer.alpha)
         if masks is not None:
             surrogate = surrogate * masks
         through_spikes = gradients[0] * surrogate
@@ -164,13 +221,14 @@ class _Membrane(torch.autograd.Function):
 
 def _reset_derivative(spikes: Tensor, membranes: Tensor, surrogate: Tensor, layer: LIF) -> Tensor:
     """dU/dV, the membrane after the reset by that before it."""
+    threshold, v_reset = layer.levels(membranes)
     if layer.reset == "subtract":
         if layer.detach_reset:
             return torch.ones_like(spikes)
-        return 1 - layer.v_threshold * surrogate
+        return 1 - threshold * surrogate
     if layer.detach_reset:
         return 1 - spikes
-    return 1 - spikes + (layer.v_reset - membranes) * surrogate
+    return 1 - spikes + (v_reset - membranes) * surrogate
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -30,5 +30,13 @@ Layout = Literal["sequence", "step", "unrolled"]
 """What one run of an exported ONNX model computes: all steps by Scan, one, or all without Scan."""
 SliceBy = Literal["count", "time"]
 """How a recording becomes frames: equally many events each, or equally long ones."""
+Granularity = Literal["channel", "layer", "power-of-two"]
+"""What has a scale: an output channel, a layer, or a layer, and then a power of two."""
+Calibration = Literal["max", "percentile", "mse"]
+"""Which weights a scale still holds: all, all but a percentile, or those that pay."""
+InputKind = Literal["auto", "levels", "counts"]
+"""What a quantized network takes: levels of a range, or whole numbers as they are."""
+Leak = Literal["keep", "power-of-two"]
+"""Time constants of a quantized network: as they are, or such that dt/tau is a power of two."""
 Broken = Literal["fail", "skip"]
 """What to do about files that cannot be read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nir
@@ -38,14 +38,14 @@ class OnnxOptions:
     Attributes:
         layout: "sequence", "step" or "unrolled"; see docs/onnx.md.
         opset: version of the standard operators.
-        int8: products that take spikes are computed in 8-bit integers.
+        int8: products that take spikes are computed in 8-bit integers; None: of quantized networks.
         step_outputs: the outputs of every step leave the model, too.
         precision: of everything else; files are float32.
     """
 
     layout: Layout = "sequence"
     opset: int = DEFAULT_OPSET
-    int8: bool = False
+    int8: bool | None = None
     step_outputs: bool = True
     precision: Precision = "float32"
 
@@ -65,6 +65,8 @@ def build(deployment: Deployment, options: OnnxOptions | None = None) -> ir.Mode
     """
     options = options or OnnxOptions()
     known = plan(deployment.graph)
+    if options.int8 is None:
+        options = replace(options, int8=deployment.integers is not None)
     request = Request(deployment, known, _cells(deployment, known, options), options.step_outputs)
     builder = Builder(Model(np.dtype(options.precision), options.opset))
     written = layouts()[options.layout](request, builder)
@@ -113,7 +115,7 @@ def _ir_version(opset: int) -> int:
 
 def _cells(deployment: Deployment, known: Plan, options: OnnxOptions) -> dict[str, Cell]:
     arriving = arriving_integers(deployment) if options.int8 else {}
-    if options.int8:
+    if options.int8 and deployment.integers is None:
         check_some(deployment, arriving, known)
     return {
         name: cell_of(
@@ -144,7 +146,7 @@ def _contract(request: Request, written: Written, options: OnnxOptions) -> Contr
         spiking=tuple(recorded(name) for name in request.spiking),
         currents=tuple(recorded(name) for name in currents),
         states=written.states,
-        int8=options.int8,
+        int8=bool(options.int8),
     )
 
 
