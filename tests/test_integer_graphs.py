@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import event, given, settings
 
 from msg_deploy import api, trace
-from msg_deploy.deployment import Deployment, InputSpec
+from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import GraphError, UsageError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.options import Precision
@@ -52,6 +53,24 @@ def test_any_graph(deployment: Deployment) -> None:
             Integer().run(deployment, inputs)
         return
     assert_bits(Integer().run(deployment, inputs), Reference().run(deployment, inputs))
+
+
+def test_a_cycle_without_a_neuron_inside_one_with_a_neuron() -> None:
+    around = nir.Delay(np.full(2, 1e-3))
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "before": nir.Scale(np.ones(2)),
+        "around": around,
+        "neuron": nir.IF(np.ones(2), np.ones(2), np.zeros(2)),
+        "output": nir.Output({"output": np.array([2])}),
+    }
+    order = [*nodes]
+    edges = [*pairwise(order), ("neuron", "before"), ("around", "around")]
+    deployment = Deployment(
+        nir.NIRGraph(nodes, edges), Timing(1e-3, 4), InputSpec((2,), "frames", 0.0, 1.0), None
+    )
+    (problem,) = Integer().unsupported(deployment)
+    assert problem.startswith("node 'around': no neuron with a threshold is on its cycle")
 
 
 @pytest.mark.parametrize("name", ["mlp", "convnet", "sew_resnet34"])

@@ -362,7 +362,7 @@ def test_a_recording_is_illustrated(tmp_path: Path) -> None:
     np.savez(tmp_path / "part.npz", samples=inputs, scores=found.scores, **spikes)
     part = api.check(tmp_path / "part.npz", network, illustrate=True)
     text = verdict_as_html(part)
-    assert 'only one side has recorded them: <span class="mono">lif1</span>.' in text
+    assert 'not recorded on both sides: <span class="mono">lif1</span>.' in text
     Tree(text)
 
 

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msg_deploy import api, checkpoint, cli, subjects
+from msg_deploy.checking import Settings
 from msg_deploy.data import DataOptions, load_dataset
 from msg_deploy.data.npz import samples_npz
 from msg_deploy.data.recordings import Recording
@@ -175,7 +176,7 @@ def test_a_shard_that_kills_its_process_is_named(monkeypatch: pytest.MonkeyPatch
 
     import pickle
 
-    settings = api.Settings(None, "float32", None, api.RuntimeOptions(), certify=False)
+    settings = Settings(None, "float32", None, api.RuntimeOptions(), certify=False)
     side = Carried("poison", "", pickled=pickle.dumps(Poison()))
     job = Job("", side, side, settings, {})
     load = Load(Shard(7, 70, 10), samples(10))

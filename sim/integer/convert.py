@@ -22,7 +22,6 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.components import closes, components
 from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError
 from msg_deploy.graph import Plan, plan
@@ -202,11 +201,9 @@ def _nodes(
     while waiting:
         ready = [n for n in waiting if all(e.source in leaving for e in known.incoming[n])]
         if not ready:
-            around = next(
-                c for c in components(known) if closes(c, known) and set(c) <= set(waiting)
-            )
+            around = _on_a_cycle(waiting, known, leaving)
             problems.append(
-                f"node {around[0]!r}: no neuron with a threshold is on its cycle; how many digits "
+                f"node {around!r}: no neuron with a threshold is on its cycle; how many digits "
                 "its values need is not known beforehand."
             )
             break
@@ -222,6 +219,15 @@ def _nodes(
                 leaving.setdefault(name, 0)
             waiting.remove(name)
     return found, entering, problems
+
+
+def _on_a_cycle(waiting: list[str], known: Plan, leaving: Mapping[str, int]) -> str:
+    """A node that waits for itself: from any that waits, back to the first met twice."""
+    name, met = waiting[0], set[str]()
+    while name not in met:
+        met.add(name)
+        name = next(e.source for e in known.incoming[name] if e.source not in leaving)
+    return name
 
 
 def _too_large(deployment: Deployment, network: IntegerNetwork) -> list[str]:
