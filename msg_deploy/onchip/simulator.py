@@ -1,0 +1,81 @@
+"""A network on a chip, run to the bit, in the steps of the graph that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from msg_deploy.errors import GraphError
+from msg_deploy.exporters.chips.target import OnChip
+from msg_deploy.sim.integer.engine import Count, Engine
+
+Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChipRun:
+    """What a chip gives for some samples; whole numbers, time-major.
+
+    Attributes:
+        spikes: of each population with a threshold, by its name in the graph, (T, B, *shape).
+        membranes: of the same at the decision, in the chip's units.
+        output: of the output population: its spikes or membranes, for all steps of the chip.
+        scores: (B, *output shape), in units of the graph's.
+        counts: by population, what has left its range.
+    """
+
+    spikes: Mapping[str, Array]
+    membranes: Mapping[str, Array]
+    output: Array
+    scores: npt.NDArray[np.float64]
+    counts: Mapping[str, Mapping[str, Count]]
+
+
+class ChipSimulator:
+    """One network, made ready.
+
+    Args:
+        chip: the network as the chip holds it.
+
+    Raises:
+        GraphError: its arithmetic is not known, or a value could leave 64 bits.
+    """
+
+    def __init__(self, chip: OnChip) -> None:
+        if chip.network is None:
+            reasons = " ".join(str(problem) for problem in chip.problems)
+            raise GraphError(f"{chip.target} cannot run the network. {reasons}".strip())
+        self.chip = chip
+        self.engine = Engine(chip.network, chip.steps)
+
+    def run(self, inputs: npt.NDArray[np.generic]) -> ChipRun:
+        """Samples from their reset to the last step of the chip.
+
+        Args:
+            inputs: whole numbers (T, B, *input shape), T as in the graph.
+
+        Raises:
+            UsageError: inputs do not fit.
+        """
+        chip, network = self.chip, self.engine.network
+        steps = chip.deployment.timing.steps
+        rest = np.zeros((chip.steps - steps, *inputs.shape[1:]), inputs.dtype)
+        found = self.engine.run(np.concatenate([inputs, rest]))
+        spiking = [name for name, here in chip.names.items() if here in found.spikes]
+
+        def in_time(values: Mapping[str, Array]) -> dict[str, Array]:
+            ranges = {name: chip.late.get(name, 0) for name in spiking}
+            return {
+                name: values[chip.names[name]][late : late + steps] for name, late in ranges.items()
+            }
+
+        output = found.outputs
+        scores = chip.decoder.scores(output) if chip.decoder else output.sum(0).astype(np.float64)
+        counts = {
+            name: found.counts[here] for name, here in chip.names.items() if here in found.counts
+        }
+        assert network is chip.network
+        return ChipRun(in_time(found.spikes), in_time(found.membranes), output, scores, counts)

@@ -1,0 +1,9 @@
+"""Vendors' own models of their chips, each run by a script in an environment of its own.
+
+A module here is read in two places. Imported by us it gives `TITLE` and `INSTALL` (arguments of
+pip, one run after the other) and must not import what it installs. Run by the Python of that
+environment, `python MODULE.py EXPORT INPUTS OUTPUT`, it executes the files of an exported folder on
+`inputs` (T, B, *shape) of INPUTS.npz, and writes OUTPUT.npz with `spikes_NAME` and, where the model
+shows them, `membranes_NAME` (T, B, *shape) for each population NAME of the folder's target.json, in
+the steps of the graph (what is late by `late` steps is moved back). It imports nothing of ours.
+"""
