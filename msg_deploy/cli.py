@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from msg_deploy import __version__
+from msg_deploy import __version__, chip_commands
+from msg_deploy.chip_commands import Approximate, ChangedDecisions, Vendors
 from msg_deploy.errors import MsgDeployError, UsageError
 from msg_deploy.options import (
     Augment,
     Broken,
     Calibration,
     FoldChoice,
-    Format,
     Granularity,
     InputKind,
     Layout,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from msg_deploy.exporters.nir import ForeignTiming
     from msg_deploy.exporters.onnx.file import OnnxModel
     from msg_deploy.networks import SpikingNetwork
+    from msg_deploy.onchip.prepare import Job
     from msg_deploy.saved import SavedTrace
     from msg_deploy.sim.compare import Verdict
     from msg_deploy.train import Accuracy, Epoch
@@ -389,10 +390,21 @@ def _watch(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
-    to: Annotated[Format, typer.Option("--to", help="Format.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="nir, onnx, or a chip of msg-deploy targets, such as loihi2.",
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write. [default: MODEL.nir or MODEL.onnx]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; for chips, a folder. [default: MODEL.nir, MODEL.onnx, MODEL-CHIP]",
+        ),
     ] = None,
     two_fold: Annotated[
         FoldChoice | None,
@@ -422,8 +434,8 @@ def export(
         int | None,
         typer.Option(
             min=0,
-            help="NIR: held-out samples on which the folding is measured, if the data are found. "
-            "[default: 100]",
+            help="NIR: held-out samples on which the folding is measured, if the data are found; "
+            "chips: on which an approximation is measured. [default: 100]",
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -452,15 +464,20 @@ def export(
         bool,
         typer.Option("--no-step-outputs", help="ONNX: put out scores and decision only."),
     ] = False,
+    approximate: Approximate = False,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint with the TWO weights folded in.
 
+    For a chip a folder is written: what its tools read, decode.py (class scores from what the chip
+    gives) and target.json. Exit code 1: it does not fit, with every reason. See docs/chips.md.
+
     Example: msg-deploy export model.pt --to nir
 
     Example: msg-deploy export model.pt --to onnx --layout step
+
+    Example: msg-deploy export model.pt --to loihi2
     """
-    target = output or model.with_suffix(f".{to}")
     for_nir = _set(
         {
             "two_fold": two_fold,
@@ -479,14 +496,55 @@ def export(
             "no_step_outputs": no_step_outputs or None,
         }
     )
-    foreign = for_onnx if to == "nir" else for_nir
-    if foreign:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
-        raise UsageError(f"{names}: not for --to {to}; see msg-deploy export --help.")
+    for_chip = _set({"approximate": approximate or None})
     if to == "nir":
-        _export_nir(model, target, as_json, **for_nir)
+        _only_for(to, for_onnx | for_chip)
+        _export_nir(model, output or model.with_suffix(".nir"), as_json, **for_nir)
+    elif to == "onnx":
+        _only_for(to, for_nir | for_chip)
+        _export_onnx(model, output or model.with_suffix(".onnx"), as_json, **for_onnx)
     else:
-        _export_onnx(model, target, as_json, **for_onnx)
+        shared = {name: for_nir.pop(name) for name in ("samples", "data_dir") if name in for_nir}
+        _only_for(to, for_nir | for_onnx)
+        job = _job(to, shared.get("samples"), approximate, {"directory": shared.get("data_dir")})
+        chip_commands.export_to(model, job.target, output, job, as_json)
+
+
+def _only_for(to: str, given: dict[str, Any]) -> None:
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: not for --to {to}; see msg-deploy export --help.")
+
+
+def _job(
+    name: str,
+    samples: int | None,
+    approximate: bool,
+    options: dict[str, Any],
+    data: str | None = None,
+    random: int | None = None,
+    seed: int = 0,
+    foreign: ForeignTiming | None = None,
+) -> Job:
+    """What is asked about a chip.
+
+    Raises:
+        UsageError: there is no such chip.
+    """
+    from msg_deploy.exporters.targets import target
+    from msg_deploy.onchip.prepare import Job
+    from msg_deploy.stimulus import DEFAULT_RANDOM
+
+    return Job(
+        target(name).name,
+        data,
+        samples,
+        DEFAULT_RANDOM if random is None else random,
+        approximate=approximate,
+        seed=seed,
+        options=_set(options),
+        foreign=foreign,
+    )
 
 
 def _export_nir(
@@ -674,12 +732,16 @@ def quantize(
 
 @app.command(name="equivalence-check")
 def equivalence_check(
+    context: typer.Context,
     a: Annotated[
         Path, typer.Argument(help="What was trained: .pt, .nir, .onnx or a recording (.npz).")
     ],
     b: Annotated[
-        Path, typer.Argument(help="What was exported: .pt, .nir, .onnx or a recording (.npz).")
-    ],
+        Path | None,
+        typer.Argument(
+            help="What was exported: .pt, .nir, .onnx or a recording (.npz). Not with --target."
+        ),
+    ] = None,
     simulators: Annotated[
         list[str] | None,
         typer.Option(
@@ -818,6 +880,17 @@ def equivalence_check(
             help="Also tell how near membranes are to each other, and decisions to a threshold.",
         ),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHIP",
+            help="In place of B: A on this chip, simulated to the bit, and in the vendor's model "
+            "where it is installed.",
+        ),
+    ] = None,
+    approximate: Approximate = False,
+    vendors: Vendors = None,
+    changed_decisions: ChangedDecisions = None,
     as_json: Json = False,
 ) -> None:
     """Check that B spikes exactly as A does: every layer, step and neuron, outputs and decisions.
@@ -839,8 +912,34 @@ def equivalence_check(
 
     Example: msg-deploy equivalence-check model.pt model.onnx --threads 1
 
+    With --target, A is put on a chip: exit code 0 if every spike there is that of the model in
+    whole numbers (or no more decisions change than --changed-decisions), and the vendor's model, if
+    installed, agrees with the simulation; 1 if not, or if A does not fit. See docs/chips.md.
+
     Example: msg-deploy equivalence-check chip.npz model.nir --with fast
+
+    Example: msg-deploy equivalence-check model.pt --target loihi2
     """
+    if target is not None:
+        _check_target_options(b, context)
+        job = _job(
+            target,
+            samples,
+            approximate,
+            {"directory": data_dir, "broken": broken},
+            data,
+            random,
+            seed,
+            _foreign(dt, steps, reset),
+        )
+        chip_commands.check_against(a, job, vendors, changed_decisions, html, as_json)
+    for name, given in (("approximate", approximate), ("vendors", vendors)):
+        if given:
+            raise UsageError(f"--{name}: is for a --target only.")
+    if changed_decisions is not None:
+        raise UsageError("--changed-decisions: is for a --target only.")
+    if b is None:
+        raise UsageError("name what was exported (B), or a chip: --target.")
     from msg_deploy import api, console
     from msg_deploy.files import check_writable, write_text
     from msg_deploy.matching import parsed
@@ -901,6 +1000,42 @@ def equivalence_check(
     raise typer.Exit(_exit_code(verdict, accept_ties))
 
 
+WITH_TARGET = {
+    "a",
+    "data",
+    "data_dir",
+    "broken",
+    "samples",
+    "random",
+    "dt",
+    "steps",
+    "reset",
+    "seed",
+    "html",
+    "target",
+    "approximate",
+    "vendors",
+    "changed_decisions",
+    "as_json",
+}
+"""Options of a check that go together with a chip."""
+
+
+def _check_target_options(b: Path | None, context: typer.Context) -> None:
+    """What a check on a chip does not take."""
+    if b is not None:
+        raise UsageError(f"{b}: with --target there is no B; the chip takes its place.")
+    given = [
+        name
+        for name in context.params
+        if name not in WITH_TARGET
+        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: not together with --target.")
+
+
 @contextlib.contextmanager
 def _resumable(state: Path | None) -> Iterator[None]:
     """Say how to go on after an interruption."""
@@ -943,6 +1078,60 @@ def _foreign(dt: float | None, steps: int | None, reset: ResetMode | None) -> Fo
     from msg_deploy.exporters.nir import ForeignTiming
 
     return ForeignTiming(dt, steps, reset)
+
+
+app.command()(chip_commands.targets)
+
+
+@app.command()
+def fit(
+    model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
+    target: Annotated[
+        str, typer.Option(metavar="CHIP", help="One of msg-deploy targets, such as loihi2.")
+    ],
+    approximate: Approximate = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Also run it: accuracy, spikes, operations on the chip."),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set for calibration and measurement, or a .npz file of samples. "
+            "[default: that of MODEL, else random samples]"
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    broken: Broke = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Measure on at most so many. [default: all]")
+    ] = None,
+    random: Annotated[
+        int | None,
+        typer.Option(min=1, help="Random samples, where there are no data. [default: 64]"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows it all.")
+    ] = None,
+    dt: Dt = None,
+    steps: Steps = None,
+    reset: Reset = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Show a network as a chip would hold it, and every limit that it exceeds.
+
+    A model of real numbers is quantized first, as the chip needs it. Exit code 0: it fits, 1: not.
+    See docs/chips.md.
+
+    Example: msg-deploy fit model.pt --target loihi2
+
+    Example: msg-deploy fit model.pt --target speck2f --json
+    """
+    options = {"directory": data_dir, "broken": broken}
+    foreign = _foreign(dt, steps, reset)
+    job = _job(target, samples, approximate, options, data, random, seed, foreign)
+    chip_commands.fit_on(model, job, measure, html, as_json)
 
 
 @app.command()

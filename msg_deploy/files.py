@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msg_deploy.errors import FileError, reason
@@ -36,6 +37,37 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], mark: str) -> None:
+    """Write a folder of files, whole or not at all.
+
+    Args:
+        path: of the folder.
+        files: content by name.
+        mark: name of a file that a folder of ours has; one without is not replaced.
+
+    Raises:
+        FileError: `path` is something else, or cannot be written.
+    """
+    if path.exists() and not (path.is_dir() and (path / mark).is_file()):
+        raise FileError(path, f"is there, and is no folder with a {mark}; it is left as it is.")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            if path.exists():
+                path.replace(old)
+            try:
+                new.replace(path)
+            except OSError:
+                if old.exists():
+                    old.replace(path)
+                raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def check_writable(path: Path) -> None:

@@ -24,8 +24,6 @@ Augment = Literal["none", "flip", "auto"]
 """How training samples are varied."""
 Precision = Literal["float64", "float32"]
 """Arithmetic of a simulation."""
-Format = Literal["nir", "onnx"]
-"""Export formats."""
 Layout = Literal["sequence", "step", "unrolled"]
 """What one run of an exported ONNX model computes: all steps by Scan, one, or all without Scan."""
 SliceBy = Literal["count", "time"]

@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.data import datasets
-from msg_deploy.deployment import Deployment
-from msg_deploy.errors import UsageError
 from msg_deploy.exporters.nir import ForeignTiming
 from msg_deploy.options import Precision
 from msg_deploy.sim.activity import Activity, joined
 from msg_deploy.sim.fast import DEFAULT_MEMORY, Fast
 from msg_deploy.sim.simulator import FloatArray
-from msg_deploy.stimulus import DEFAULT_RANDOM, batches, held_out, noise
+from msg_deploy.stimulus import DEFAULT_RANDOM, batches, samples_of
 from msg_deploy.subjects import Model, open_model
 
 BATCH = 256
@@ -85,38 +82,16 @@ def simulate(
         UsageError: an argument is not accepted, or the data do not fit the model.
     """
     deployment = open_model(model, foreign).deployment
-    chosen, labels = _chosen(deployment, data, samples, random, seed, options or {})
+    stimulus, labels = samples_of(deployment, data, samples, random, seed, options or {})
     fast = Fast(memory, threads)
     scores: list[FloatArray] = []
     counted: list[Activity] = []
-    for _, inputs in batches(deployment, chosen, BATCH):
+    for _, inputs in batches(deployment, stimulus, BATCH):
         if activity:
             found, part = fast.scores_and_activity(deployment, inputs, precision)
             counted.append(part)
         else:
             found = fast.scores(deployment, inputs, precision)
         scores.append(found)
-        on_batch(sum(map(len, scores)), len(chosen))
+        on_batch(sum(map(len, scores)), len(stimulus))
     return Simulation(np.concatenate(scores), labels, joined(counted) if counted else None)
-
-
-def _chosen(
-    deployment: Deployment,
-    data: str | FloatArray | None,
-    samples: int | None,
-    random: int,
-    seed: int,
-    options: Mapping[str, Any],
-) -> tuple[FloatArray, npt.NDArray[np.int64] | None]:
-    """Samples (N, ...), and labels if they have any."""
-    trained = deployment.provenance.data
-    if data is None and trained in datasets():
-        data = trained
-    if isinstance(data, str):
-        split = held_out(deployment, data, samples, options).test
-        return split.samples, split.labels
-    if data is not None:
-        return np.asarray(data)[:samples], None
-    if random < 1:
-        raise UsageError("there is no sample to run; give data or a number of random ones.")
-    return noise(deployment, random, seed)[:], None

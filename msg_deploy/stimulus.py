@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from msg_deploy.data import Dataset, data_options, load_dataset
+from msg_deploy.data import Dataset, data_options, datasets, load_dataset
 from msg_deploy.deployment import Deployment, InputSpec, Metadata, Shape
+from msg_deploy.errors import UsageError
 from msg_deploy.networks import encode
 from msg_deploy.samples import Samples, Where, indices
 from msg_deploy.sim.simulator import FloatArray
@@ -43,6 +45,42 @@ def held_out(
     kept = trained.data_options if trained.data == data else {}
     resolved = data_options(kept, {"limit": samples or None}, options)
     return load_dataset(data, resolved, model.timing.steps)
+
+
+def samples_of(
+    model: Deployment | Metadata,
+    data: str | FloatArray | None,
+    samples: int | None,
+    random: int,
+    seed: int,
+    options: Mapping[str, Any],
+) -> tuple[FloatArray, npt.NDArray[np.int64] | None]:
+    """Samples (N, ...) to run a model on, and labels (N,) if they have any.
+
+    Args:
+        model: what it was trained on is the default.
+        data: name of a data set (its held-out samples), samples, or None: the data set that the
+            model was trained on if it is known, else random samples.
+        samples: at most this many of the data.
+        random: number of random samples, where there are no data.
+        seed: of the random samples.
+        options: how the data set is found and read, see `DataOptions`.
+
+    Raises:
+        FileError: a file cannot be used.
+        UsageError: an argument is not accepted.
+    """
+    trained = model.provenance.data
+    if data is None and trained in datasets():
+        data = trained
+    if isinstance(data, str):
+        split = held_out(model, data, samples, options).test
+        return split.samples, split.labels
+    if data is not None:
+        return np.asarray(data)[:samples], None
+    if random < 1:
+        raise UsageError("there is no sample to run; give data or a number of random ones.")
+    return noise(model, random, seed)[:], None
 
 
 @dataclass(frozen=True)

@@ -373,7 +373,12 @@ def test_ctrl_c_ends_all_processes(files: tuple[Path, Path], tmp_path: Path) -> 
     kept = tmp_path / "state"
     command = [PROGRAM, *files, "--workers", "1", "--state", kept, "--random", "200000"]
     with subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts background jobs, such as this suite may be, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as program:
         deadline = time.monotonic() + 60
         while not (kept.exists() and kept.read_text().count("\n") > 2):

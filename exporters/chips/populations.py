@@ -124,6 +124,38 @@ class Projection:
         wide[:, :, : repeated.shape[2], : repeated.shape[3]] = repeated
         return replace(self, weight=wide.reshape(len(wide), -1), pool=1)
 
+    @cached_property
+    def fan_in(self) -> int:
+        """Synapses of one target neuron, at most."""
+        whole = self.without_pool()
+        return 1 if whole.weight is None else math.prod(whole.weight.shape[1:])
+
+    @cached_property
+    def fan_out(self) -> Array:
+        """Synapses with a weight other than 0 of each source neuron, of `source_shape`."""
+        whole = self.without_pool()
+        if whole.weight is None:
+            return np.ones(self.source_shape)
+        there = (whole.weight != 0).astype(np.float64)
+        if not whole.convolution:
+            return there.sum(axis=0).reshape(self.source_shape)
+        import torch
+
+        x = torch.zeros(1, *self.source_shape, dtype=torch.float64, requires_grad=True)
+        y = torch.nn.functional.conv2d(
+            x,
+            torch.from_numpy(there),
+            None,
+            whole.stride,
+            whole.padding,
+            whole.dilation,
+            whole.groups,
+        )
+        # The derivative of the sum of all outputs by an input counts the input's synapses.
+        (found,) = torch.autograd.grad(y.sum(), x)
+        counted: Array = found[0].numpy()
+        return counted
+
     def matrix(self) -> Array:
         """All synapses, (targets, sources), both flat in C order.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import GraphError
@@ -212,6 +212,21 @@ class Target(ABC):
     format: ClassVar[str] = ""
     energy: ClassVar[EnergyModel | None] = None
     vendor: ClassVar[str] = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """What is known about it, as JSON values."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "runs": list(self.runs),
+            "lacks": list(self.lacks),
+            "format": self.format,
+            "evidence": self.evidence,
+            "evidence_text": self.evidence_text,
+            "vendor": self.vendor,
+            "limits": {name: asdict(limit) for name, limit in self.limits.items()},
+            "energy": asdict(self.energy) if self.energy else None,
+        }
 
     def fit(self, deployment: Deployment, approximate: bool = False) -> OnChip:
         """The network as the chip would hold it, and every reason why it could not.

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips.target import OnChip
 from msg_deploy.sim.integer.engine import Count, Engine
+from msg_deploy.sim.integer.network import Neurons, Node
+from msg_deploy.sim.integer.neuron import Numbers
 
 Array = npt.NDArray[np.int64]
 
@@ -22,6 +24,7 @@ class ChipRun:
     Attributes:
         spikes: of each population with a threshold, by its name in the graph, (T, B, *shape).
         membranes: of the same at the decision, in the chip's units.
+        after: the same after the reset; of a population that only adds up, for all steps.
         output: of the output population: its spikes or membranes, for all steps of the chip.
         scores: (B, *output shape), in units of the graph's.
         counts: by population, what has left its range.
@@ -29,6 +32,7 @@ class ChipRun:
 
     spikes: Mapping[str, Array]
     membranes: Mapping[str, Array]
+    after: Mapping[str, Array]
     output: Array
     scores: npt.NDArray[np.float64]
     counts: Mapping[str, Mapping[str, Count]]
@@ -77,5 +81,22 @@ class ChipSimulator:
         counts = {
             name: found.counts[here] for name, here in chip.names.items() if here in found.counts
         }
-        assert network is chip.network
-        return ChipRun(in_time(found.spikes), in_time(found.membranes), output, scores, counts)
+        spikes, membranes = in_time(found.spikes), in_time(found.membranes)
+        after = {
+            name: _after(network.nodes[chip.names[name]], network.numbers[chip.names[name]], v, n)
+            for (name, v), n in zip(membranes.items(), spikes.values(), strict=True)
+        }
+        if chip.decoder is not None and chip.decoder.reads == "membranes":
+            after |= {name: output for name in chip.names if name not in spikes}
+        return ChipRun(spikes, membranes, after, output, scores, counts)
+
+
+def _after(node: Node, known: Numbers, membrane: Array, spikes: Array) -> Array:
+    """Membranes that a decision leaves."""
+    assert isinstance(node, Neurons)
+    shape, reset = node.shape, node.neuron.reset
+    if reset == "none" or node.neuron.compare_at == "event":
+        return membrane
+    if reset == "value":
+        return np.where(spikes > 0, known.v_reset.reshape(shape), membrane)
+    return membrane - spikes * known.threshold.reshape(shape)

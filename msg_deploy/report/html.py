@@ -65,6 +65,11 @@ def verdict_as_html(verdict: Verdict) -> str:
     Args:
         verdict: to report; with `illustration` rasters, kernels and graphs are shown as well.
     """
+    return rendered("report.html", _content(verdict))
+
+
+def rendered(template: str, content: dict[str, Any]) -> str:
+    """A template of ours, filled in; what is not marked as markup is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -81,7 +86,7 @@ def verdict_as_html(verdict: Verdict) -> str:
         "rate": _rate,
         "code": _code,
     }
-    return environment.get_template("report.html").render(_content(verdict))
+    return environment.get_template(template).render(content)
 
 
 def _content(verdict: Verdict) -> dict[str, Any]:
