@@ -49,6 +49,7 @@ def packed(
         while start < demand.neurons:
             left = {what: free[what] - demand.shared.get(what, 0) for what in capacity}
             room = min(left[what] // count for what, count in each.items() if count)
+            room = min(room, 0) if min(left.values()) < 0 else room
             count = min(demand.neurons - start, room)
             if count <= 0 and not held:
                 return None
