@@ -933,11 +933,14 @@ def equivalence_check(
             _foreign(dt, steps, reset),
         )
         chip_commands.check_against(a, job, vendors, changed_decisions, html, as_json)
-    for name, given in (("approximate", approximate), ("vendors", vendors)):
-        if given:
-            raise UsageError(f"--{name}: is for a --target only.")
-    if changed_decisions is not None:
-        raise UsageError("--changed-decisions: is for a --target only.")
+    for name in _set(
+        {
+            "approximate": approximate or None,
+            "vendors": vendors,
+            "changed-decisions": changed_decisions,
+        }
+    ):
+        raise UsageError(f"--{name}: is for a --target only.")
     if b is None:
         raise UsageError("name what was exported (B), or a chip: --target.")
     from msg_deploy import api, console

@@ -141,10 +141,10 @@ def _kind(found: Fit, compared: VendorComparison | None, allowed: float | None) 
 def verdict_as_data(verdict: ChipVerdict) -> dict[str, Any]:
     """As JSON values."""
     vendor = verdict.vendor
-    first = vendor.first if vendor else None
+    first = vendor.first if vendor is not None else None
     return {
         "kind": verdict.kind.value,
         **fit_as_data(verdict.fit),
-        "vendor": {**vars(vendor), "first": first and vars(first)} if vendor else None,
+        "vendor": {**vars(vendor), "first": first and vars(first)} if vendor is not None else None,
         "without_vendor": verdict.without_vendor,
     }

@@ -166,10 +166,14 @@ class _Tally:
         """Everything together."""
         each = {name: count / self.samples for name, count in self.operations.items()}
         energy = self.target.energy
-        share = [float(r) / self.samples if self.labelled else None for r in self.right]
+        given, whole, chip = (
+            float(r) / self.samples if self.labelled else None for r in self.right
+        )
         return Effect(
             self.samples,
-            *share,
+            given,
+            whole,
+            chip,
             self.flips,
             self.flips_whole,
             tuple(LayerEffect(name, *map(int, c)) for name, c in self.counted.items()),

@@ -147,7 +147,7 @@ def print_effect(effect: Effect) -> None:
 def print_chip_verdict(verdict: ChipVerdict) -> None:
     """The fit, the vendor's model, and the answer as the last line."""
     print_fit(verdict.fit)
-    if verdict.vendor:
+    if verdict.vendor is not None:
         out.print(vendor_line(verdict.vendor), markup=False)
     elif verdict.without_vendor:
         out.print(f"vendor's model: not run, {verdict.without_vendor}", markup=False)

@@ -143,7 +143,7 @@ def compared(
     Raises:
         VendorError: they have numbers of another shape, or none of a layer of neurons.
     """
-    totals = {"spikes": [0, 0], "membranes": [0, 0]}
+    totals: dict[str, tuple[int, int]] = {"spikes": (0, 0), "membranes": (0, 0)}
     first: Mismatch | None = None
     samples = 0
     for what in ARRAYS:
@@ -159,9 +159,8 @@ def compared(
                     f"{title(vendor)} gave {shape} for {what} of {name!r}, not {expected.shape}."
                 )
             differ = found != expected
-            total = totals["spikes" if what == "spikes" else "membranes"]
-            total[0] += differ.size
-            total[1] += int(differ.sum())
+            kind = "spikes" if what == "spikes" else "membranes"
+            totals[kind] = totals[kind][0] + differ.size, totals[kind][1] + int(differ.sum())
             if first is None and differ.any():
                 place = tuple(int(i) for i in np.argwhere(differ)[0])
                 first = Mismatch(what, name, place, int(expected[place]), int(found[place]))

@@ -31,7 +31,7 @@ def chip_as_html(found: Fit | ChipVerdict) -> str:
     vendor = ""
     if isinstance(found, ChipVerdict):
         (tone, symbol), answer, text = TONES[found.kind], found.kind.value, meaning(found)
-        if found.vendor:
+        if found.vendor is not None:
             vendor = vendor_line(found.vendor)
         elif found.without_vendor:
             vendor = f"The vendor's model was not run: {found.without_vendor}."
