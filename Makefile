@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint types pytest docs interop benchmark clean
+.PHONY: demo test install lint types pytest docs interop chips benchmark clean
 
 demo: install
 	$(BIN)/msg-deploy demo
@@ -39,6 +39,10 @@ docs: install
 # Each framework in an environment of its own, build/interop/NAME, which is built if it is missing.
 interop: install
 	$(BIN)/python benchmarks/interop.py --output docs/interop.md
+
+# Each vendor's model in an environment of its own, build/chips/NAME, which is built if it is missing.
+chips: install
+	$(BIN)/python benchmarks/chips.py --output docs/targets.md $(if $(NMNIST),--data-dir $(NMNIST))
 
 # sinabs asks for an older nir, which it does not need here.
 benchmark: install

@@ -49,7 +49,7 @@ def measured(
     for bits in arguments.bits:
         result = quantize(
             network,
-            options=QuantizeOptions(bits),
+            options=QuantizeOptions(bits, exact=arguments.exact),
             data=arguments.data,
             samples=arguments.samples,
             finetune=training(
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the fine-tuning")
     parser.add_argument("--samples", type=int, default=256, help="for calibration")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 4])
+    parser.add_argument("--exact", choices=["float32", "float64"], default="float32")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", "-o", type=Path, default=Path("quantization.json"))
     arguments = parser.parse_args()
