@@ -42,6 +42,7 @@ def manifest(chip: OnChip) -> dict[str, Any]:
             for name, item in network.items.items()
         ],
         "output": network.output,
+        "settings": dict(chip.settings),
         "classes": list(chip.deployment.provenance.classes),
         "decoder": dataclasses.asdict(chip.decoder) if chip.decoder else None,
         "cores": [dataclasses.asdict(core) for core in chip.cores],

@@ -127,6 +127,7 @@ class OnChip:
         problems: why it does not fit; nothing: it does.
         approximations: where it computes something else.
         units: by population, what a 1 of the chip's membrane is in units of the graph's.
+        settings: numbers that whoever runs the export needs, by name.
     """
 
     target: str
@@ -141,6 +142,7 @@ class OnChip:
     problems: tuple[Problem, ...] = ()
     approximations: tuple[Approximation, ...] = ()
     units: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
