@@ -66,7 +66,6 @@ def measured(network: Recipe, target: Target, arguments: argparse.Namespace) -> 
     for approximate in (False, True):
         job = Job(
             target.name,
-            data=network.data(path, arguments.data_dir),
             samples=arguments.samples,
             approximate=approximate,
             options=network.options(arguments.data_dir),

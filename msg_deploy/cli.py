@@ -138,8 +138,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set: cifar10, cifar100, cifar10dvs, digits, events, fashion_mnist, images, "
-            "mnist, ncaltech101, nmnist, npz. [default: digits]"
+            help="Data set: cifar10, cifar100, cifar10dvs, digit_rows, digits, events, "
+            "fashion_mnist, images, mnist, ncaltech101, nmnist, npz. [default: digits]"
         ),
     ] = None,
     data_dir: DataDir = None,

@@ -19,6 +19,7 @@ from msg_deploy.data import DataOptions, Split, data_options, datasets, load_dat
 from msg_deploy.data.framing import frames
 from msg_deploy.data.idx import read_idx
 from msg_deploy.data.recordings import READERS, Recording, read_recording
+from msg_deploy.deployment import InputSpec
 from msg_deploy.errors import FileError, UsageError
 from tests.conftest import SHARED
 from tests.recordings import bin_bytes, dat_bytes, event_folder, recording
@@ -547,10 +548,22 @@ def test_options_by_name() -> None:
 
 def test_every_kind_is_known() -> None:
     names = "cifar10 cifar100 cifar10dvs digits events fashion_mnist images mnist ncaltech101"
-    assert set(datasets()) >= {*names.split(), "nmnist", "npz"}
+    assert set(datasets()) >= {*names.split(), "nmnist", "npz", "digit_rows"}
     assert set(READERS) >= {".bin", ".aedat", ".aedat4", ".raw", ".dat", ".es"}
     with pytest.raises(UsageError, match="unknown data set 'x'"):
         load_dataset("x")
+
+
+def test_digits_row_by_row() -> None:
+    rows, images = load_dataset("digit_rows", steps=9), load_dataset("digits")
+    assert rows.input == InputSpec((8,), "frames", 0.0, 15.0)
+    shown = rows.test.samples
+    assert shown.shape == (360, 9, 8)
+    assert np.array_equal(shown[:, :8], np.minimum(images.test.samples[:, 0] * 16, 15))
+    assert not shown[:, 8].any()
+    assert np.array_equal(rows.train.labels, images.train.labels)
+    with pytest.raises(UsageError, match="a digit has 8 rows, which 4 steps cannot show"):
+        load_dataset("digit_rows", steps=4)
 
 
 def test_the_input_range_is_that_of_training(tmp_path: Path) -> None:
