@@ -127,7 +127,7 @@ def _prepare_lava() -> None:
 
         return wrap if cls is None else wrap(cls)
 
-    dataclasses.dataclass = patched  # type: ignore[assignment]
+    dataclasses.dataclass = patched
     import lava.lib.dl as dl
 
     def stand_in(name: str) -> types.ModuleType:
