@@ -506,8 +506,17 @@ def export(
     else:
         shared = {name: for_nir.pop(name) for name in ("samples", "data_dir") if name in for_nir}
         _only_for(to, for_nir | for_onnx)
+        _check_format(to)
         job = _job(to, shared.get("samples"), approximate, {"directory": shared.get("data_dir")})
         chip_commands.export_to(model, job.target, output, job, as_json)
+
+
+def _check_format(to: str) -> None:
+    from msg_deploy.exporters.targets import targets
+
+    if to not in targets():
+        known = ", ".join(("nir", "onnx", *targets()))
+        raise UsageError(f"--to: unknown format {to!r}; there are {known}.")
 
 
 def _only_for(to: str, given: dict[str, Any]) -> None:

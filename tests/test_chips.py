@@ -283,6 +283,12 @@ def test_every_neuron_lies_on_one_core(sizes: list[tuple[int, int, int]]) -> Non
 def test_an_estimate_counts_what_is_published() -> None:
     model = EnergyModel({"synaptic operation": 2e-12, "spike": 1e-12}, "a paper")
     assert model.estimate({"synaptic operation": 10, "neuron update": 5}) == 2e-11
+    loihi = target("loihi2").energy
+    assert loihi is not None
+    counts = {"synaptic operation": 1000.0, "neuron update": 100.0, "spike": 10.0}
+    # 23.6 nJ, 8.1 nJ, 17 pJ.
+    assert np.isclose(loihi.estimate(counts), 31.717e-9)
+    assert "Loihi 1" in loihi.source
 
 
 # --------------------------------------------------------------------------- findings, registry

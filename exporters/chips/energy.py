@@ -14,12 +14,10 @@ class EnergyModel:
         joules: by operation: "synaptic operation" (a spike reaching a synapse), "neuron update" (a
             neuron, one step), "spike".
         source: of the numbers.
-        watts_idle: static power; 0: not published, so not part of the estimate.
     """
 
     joules: Mapping[str, float]
     source: str
-    watts_idle: float = 0.0
 
     def estimate(self, counts: Mapping[str, float]) -> float:
         """Joules, of the operations whose energy is known.
@@ -28,3 +26,15 @@ class EnergyModel:
             counts: how many, by operation.
         """
         return sum(joules * counts.get(name, 0.0) for name, joules in self.joules.items())
+
+
+LOIHI = EnergyModel(
+    {"synaptic operation": 23.6e-12, "neuron update": 81e-12, "spike": 1.7e-12},
+    "of Loihi 1, Davies et al., IEEE Micro 38(1), 2018, table 2: 23.6 pJ a synaptic operation, 81 pJ "
+    "an update of an active neuron, 1.7 pJ a spike within a tile; Loihi 2's are not published",
+)
+ODIN = EnergyModel(
+    {"synaptic operation": 12.7e-12},
+    "Frenkel et al., IEEE Trans. Biomed. Circuits Syst. 13(1), 2019: 12.7 pJ a synaptic operation, "
+    "all included",
+)

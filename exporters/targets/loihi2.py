@@ -26,6 +26,7 @@ from msg_deploy.deployment import Timing
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips.assemble import built
 from msg_deploy.exporters.chips.decoder import Decoder
+from msg_deploy.exporters.chips.energy import LOIHI
 from msg_deploy.exporters.chips.placing import Demand, packed
 from msg_deploy.exporters.chips.populations import (
     Population,
@@ -124,6 +125,7 @@ class Loihi2(Target):
     evidence = "vendor model"
     evidence_text = "lava-nc's bit-accurate model runs the exported file (lava-dl netx)."
     quantize = QuantizeOptions(granularity="layer", exact="float64")
+    energy = LOIHI
     format = "network.net, HDF5 as lava-dl's netx reads it"
     vendor = "loihi2"
 

@@ -1,0 +1,68 @@
+"""What targets of rows of neurons share: matrices only, one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from msg_deploy.exporters.chips.decoder import Decoder
+from msg_deploy.exporters.chips.populations import Population, Populations
+from msg_deploy.exporters.chips.target import Findings, OnChip, two_of
+
+
+def only_matrices(network: Populations, findings: Findings) -> bool:
+    """Names images, delays and loops; whether there is nothing but matrices."""
+    fine = True
+    for item in network.items.values():
+        if len(item.shape) > 1:
+            shape = "x".join(map(str, item.shape))
+            findings.law(item.name, f"is an image ({shape}); its neurons stand in a row.")
+            fine = False
+    for p in network.projections:
+        if p.previous:
+            findings.law(p.name, "loops back; train without.")
+        if p.delay:
+            findings.law(p.name, "has a delay; there are none.")
+        fine = fine and not (p.previous or p.delay or p.convolution)
+    return fine
+
+
+def without_bias(item: Population, findings: Findings) -> None:
+    """Names a bias."""
+    if item.bias.any():
+        findings.law(item.name, "has no bias; train without (bias=False).")
+
+
+def rests_at_zero(item: Population, findings: Findings) -> None:
+    """Names what neurons that rest at 0 and reset to it do not have."""
+    for field in ("v_reset", "v_leak"):
+        if np.any(getattr(item.node, field, 0)):
+            findings.law(item.name, f"{field} is not 0; its neurons rest at 0 and reset to it.")
+
+
+def decoder(network: Populations, late: Mapping[str, int], silent: Any = "membranes") -> Decoder:
+    """Of spikes, or of membranes (or currents) where the output layer only adds up."""
+    output, form = network.items[network.output], network.deployment.integers
+    return Decoder(
+        "spikes" if output.spiking else silent,
+        tuple(two_of(network)),
+        late[network.output],
+        form.scores if form else 1.0,
+    )
+
+
+def inputs(network: Populations) -> int:
+    """Numbers that enter in a step."""
+    return math.prod(network.input_shape)
+
+
+def matrices(chip: OnChip, network: Populations) -> list[tuple[Population, list[list[int]]]]:
+    """Of each population, in order, the weights (targets, sources) as whole numbers."""
+    found = []
+    for item in network.items.values():
+        total = sum(np.rint(p.matrix()) for p in item.entering)
+        found.append((item, np.asarray(total, np.int64).tolist()))
+    return found
