@@ -30,8 +30,8 @@ class EnergyModel:
 
 LOIHI = EnergyModel(
     {"synaptic operation": 23.6e-12, "neuron update": 81e-12, "spike": 1.7e-12},
-    "of Loihi 1, Davies et al., IEEE Micro 38(1), 2018, table 2: 23.6 pJ a synaptic operation, 81 pJ "
-    "an update of an active neuron, 1.7 pJ a spike within a tile; Loihi 2's are not published",
+    "of Loihi 1, Davies et al., IEEE Micro 38(1), 2018, table 2: 23.6 pJ a synaptic operation, 81 "
+    "pJ an update of an active neuron, 1.7 pJ a spike within a tile; Loihi 2's are not published",
 )
 ODIN = EnergyModel(
     {"synaptic operation": 12.7e-12},

@@ -179,6 +179,16 @@ class Projection:
         found: Array = law.step(units, None).output.reshape(inputs, outputs).T
         return np.ascontiguousarray(found)
 
+    def explicit(self) -> Projection:
+        """The same with weights of 1 where it is one to one, and without pooling."""
+        whole = self.without_pool()
+        if whole.weight is not None:
+            return whole
+        if len(whole.source_shape) == 1:
+            return replace(whole, weight=np.eye(whole.source_shape[0]))
+        channels = whole.source_shape[0]
+        return replace(whole, weight=np.ones((channels, 1, 1, 1)), groups=channels)
+
     def node(self) -> Any:
         """Linear, Conv2d or Scale (one to one), of a projection without pooling."""
         if self.weight is None:
