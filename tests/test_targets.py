@@ -19,7 +19,7 @@ from msg_deploy.exporters.targets.speck2f import matching
 from msg_deploy.onchip.export import files_of
 from msg_deploy.onchip.simulator import ChipSimulator
 from msg_deploy.sim.reference import Reference
-from tests.chips import Draw, flatten, looped, neurons, pool, problems, row
+from tests.chips import Draw, against_vendor, flatten, looped, neurons, pool, problems, row
 
 
 def same(name: str, deployment: Any, inputs: Any, approximate: bool = True) -> Any:
@@ -229,40 +229,57 @@ def test_odin_names_what_it_lacks() -> None:
 # --------------------------------------------------------------------------- Akida
 
 
-def memoryless(readout: bool = True) -> Any:
+def memoryless() -> Any:
     random = np.random.default_rng(9)
     nodes = [
         nir.Conv2d(
-            None, random.integers(-7, 8, (4, 2, 3, 3)).astype(float), 2, 1, 1, 1, np.zeros(4)
+            None, random.integers(-7, 8, (4, 2, 3, 3)).astype(float), 2, 0, 1, 1, np.zeros(4)
         ),
-        neurons("LIF", 4, 4, 4, threshold=2.5, tau=1e-3),
-        flatten(4, 4, 4),
+        neurons("LIF", 4, 3, 3, threshold=2.5, tau=1e-3),
+        nir.Conv2d(
+            None,
+            random.integers(-7, 8, (3, 4, 3, 3)).astype(float),
+            1,
+            1,
+            1,
+            1,
+            random.integers(-3, 4, 3).astype(float),
+        ),
+        neurons("LIF", 3, 3, 3, threshold=2.5, tau=1e-3),
+        flatten(3, 3, 3),
         nir.Affine(
-            random.integers(-7, 8, (12, 64)).astype(float),
+            random.integers(-7, 8, (12, 27)).astype(float),
             random.integers(-3, 4, 12).astype(float),
         ),
         nir.Threshold(np.full(12, 1.5)),
         nir.Linear(random.integers(-7, 8, (5, 12)).astype(float)),
     ]
     deployment = row(*nodes, inputs=[2, 8, 8], outputs=[5], steps=4)
-    return replace(deployment, readout=Readout((0.5, 0.25, 0.125, 1.0), "n5"))
+    return replace(deployment, readout=Readout((0.5, 0.25, 0.125, 1.0), "n7"))
 
 
 def test_akida_without_memory() -> None:
     deployment = memoryless()
     chip = same("akida1000", deployment, Draw(10).inputs(deployment, 12), approximate=False)
     layers = json.loads(target("akida1000").files(chip)["akida.json"])
-    assert [layer["kind"] for layer in layers] == [
-        "Convolutional",
-        "FullyConnected",
-        "FullyConnected",
-    ]
+    kinds = ["Convolutional", "Convolutional", "FullyConnected", "FullyConnected"]
+    assert [layer["kind"] for layer in layers] == kinds
     weight = deployment.graph.nodes["n0"].weight
     assert np.array_equal(layers[0]["weights"], weight[:, :, ::-1, ::-1])
     # A bias lowers the threshold.
-    assert layers[1]["threshold"] == (1 - deployment.graph.nodes["n3"].bias).tolist()
-    assert layers[2]["threshold"] is None
+    assert layers[2]["threshold"] == (1 - deployment.graph.nodes["n5"].bias).tolist()
+    assert layers[3]["threshold"] is None
     assert "decode.py" in files_of(chip)
+
+
+@pytest.mark.parametrize("high", [1, 15])
+def test_akidas_own_backend_spikes_alike(high: int) -> None:
+    spec = InputSpec((2, 8, 8), "frames", 0.0, float(high), levels=high)
+    deployment = replace(memoryless(), input=spec)
+    found = against_vendor("akida1000", deployment, Draw(14).inputs(deployment, 25))
+    assert found.first is None
+    assert found.spikes
+    assert found.membranes
 
 
 def test_akida_names_what_it_lacks() -> None:

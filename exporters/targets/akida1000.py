@@ -70,9 +70,10 @@ class Akida1000(Target):
         "membranes: nothing is kept from step to step, so IF and LIF with tau above dt are refused",
         "recurrence, delays, residual additions, sums of windows",
     )
-    evidence = "equations"
-    evidence_text = "what its software backend was seen to do."
+    evidence = "vendor model"
+    evidence_text = "akida's software backend runs the exported layers."
     quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64")
+    vendor = "akida"
     format = "akida.json: layers with weights and thresholds, for akida's Model"
 
     def place(self, network: Populations, findings: Findings) -> OnChip:
@@ -125,6 +126,15 @@ class Akida1000(Target):
                 )
             findings.limit(p.name, self.limits["kernel"], height, "use smaller kernels.")
             findings.limit(p.name, self.limits["stride"], max(p.stride), "use a stride of 1 or 2.")
+            same = ((height - 1) // 2, (width - 1) // 2)
+            if p.padding not in ((0, 0), same) or (p.padding != (0, 0) and p.stride != (1, 1)):
+                findings.law(
+                    p.name,
+                    f"padding {p.padding} with stride {p.stride}; none, or with stride 1 so much "
+                    "that maps keep their size.",
+                )
+            if p.groups != 1 or p.dilation != (1, 1):
+                findings.law(p.name, "is grouped or dilated; kernels are whole.")
         else:
             change = "use fewer neurons before it."
             findings.limit(p.name, self.limits["inputs"], p.fan_in, change)
@@ -133,8 +143,9 @@ class Akida1000(Target):
         """`akida.json`: a list of layers with kind, weights, threshold, stride and padding.
 
         Weights of convolutions (out, in, height, width) are flipped in both directions, as akida
-        computes true convolutions; `threshold` is one number for each output channel or neuron,
-        None for the last layer, whose potentials are read.
+        computes true convolutions; those of matrices (out, in) take maps in the order of channel,
+        width, height; `threshold` is one number for each neuron, None for the last layer, whose
+        potentials are read.
         """
         network = populations(chip.deployment)
         assert chip.network is not None
@@ -142,7 +153,12 @@ class Akida1000(Target):
         for name, item in network.items.items():
             (p,) = item.entering
             weight = np.eye(p.fan_in) if p.weight is None else p.weight
-            weight = weight[:, :, ::-1, ::-1] if p.convolution else weight
+            if p.convolution:
+                weight = weight[:, :, ::-1, ::-1]
+            elif len(p.source_shape) == 3:
+                # There what enters is in the order of channel, width, height.
+                by_place = weight.reshape(-1, *p.source_shape)
+                weight = by_place.transpose(0, 1, 3, 2).reshape(len(weight), -1)
             numbers = chip.network.numbers[name]
             layers.append(
                 {

@@ -352,7 +352,7 @@ def _population(
     forward: Projection,
     back: Projection | None,
 ) -> None:
-    whole = _explicit(forward.without_pool())
+    whole = forward.explicit()
     weight = np.asarray(whole.weight, np.float32)
     if not whole.convolution and len(whole.source_shape) > 1 and len(layers) > 1:
         flat = (1, 1, int(np.prod(whole.source_shape)))
@@ -375,7 +375,7 @@ def _population(
     if constants.bias.any():
         group["bias"] = constants.bias if not whole.convolution else _by_channel(item, constants)
     if back is not None:
-        group["weight_rec"] = np.asarray(_explicit(back).weight, np.float32)
+        group["weight_rec"] = np.asarray(back.explicit().weight, np.float32)
     if whole.convolution:
         group["inChannels"] = np.int64(whole.source_shape[0])
         group["outChannels"] = np.int64(item.shape[0])
@@ -389,16 +389,6 @@ def _population(
         group["inFeatures"], group["outFeatures"] = np.int64(weight.shape[1]), len(weight)
         if whole.delay:
             group["delay"] = np.full(weight.shape[1], whole.delay, np.int64)
-
-
-def _explicit(p: Projection) -> Projection:
-    """With weights of 1 where it is one to one."""
-    if p.weight is not None:
-        return p
-    if len(p.source_shape) == 1:
-        return replace(p, weight=np.eye(p.source_shape[0]))
-    channels = p.source_shape[0]
-    return replace(p, weight=np.ones((channels, 1, 1, 1)), groups=channels)
 
 
 def _by_channel(item: Population, constants: Constants) -> npt.NDArray[np.int64]:

@@ -24,7 +24,8 @@ class ChipRun:
     Attributes:
         spikes: of each population with a threshold, by its name in the graph, (T, B, *shape).
         membranes: of the same at the decision, in the chip's units.
-        after: the same after the reset; of a population that only adds up, for all steps.
+        after: the same after the reset; of a population without a threshold what is read of it, for
+            all steps.
         output: of the output population: its spikes or membranes, for all steps of the chip.
         scores: (B, *output shape), in units of the graph's.
         counts: by population, what has left its range.
@@ -86,7 +87,7 @@ class ChipSimulator:
             name: _after(network.nodes[chip.names[name]], network.numbers[chip.names[name]], v, n)
             for (name, v), n in zip(membranes.items(), spikes.values(), strict=True)
         }
-        if chip.decoder is not None and chip.decoder.reads == "membranes":
+        if chip.decoder is not None and chip.decoder.reads != "spikes":
             after |= {name: output for name in chip.names if name not in spikes}
         return ChipRun(spikes, membranes, after, output, scores, counts)
 
