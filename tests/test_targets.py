@@ -282,6 +282,15 @@ def test_akidas_own_backend_spikes_alike(high: int) -> None:
     assert found.membranes
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 5)])
+def test_akidas_own_backend_takes_matrices_first(shape: tuple[int, ...]) -> None:
+    draw, inputs = Draw(15), int(np.prod(shape))
+    nodes = [draw.linear(9, inputs, 7), neurons("LIF", 9, threshold=4.5, tau=1e-3)]
+    flat = [flatten(*shape)] if len(shape) > 1 else []
+    deployment = row(*flat, *nodes, inputs=shape, outputs=[9])
+    assert against_vendor("akida1000", deployment, draw.inputs(deployment, 20)).first is None
+
+
 def test_akida_names_what_it_lacks() -> None:
     draw = Draw(11)
     deployment = row(

@@ -72,7 +72,7 @@ class Akida1000(Target):
     )
     evidence = "vendor model"
     evidence_text = "akida's software backend runs the exported layers."
-    quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64")
+    quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64", levels=15)
     vendor = "akida"
     format = "akida.json: layers with weights and thresholds, for akida's Model"
 

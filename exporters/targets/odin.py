@@ -66,7 +66,7 @@ class Odin(Target):
     )
     evidence = "equations"
     evidence_text = "the equations of its manual and Verilog source."
-    quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64")
+    quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64", levels=1)
     energy = ODIN
     format = "odin.json: neuron and synapse words by address"
 

@@ -74,7 +74,7 @@ class SpikerPlus(Target):
     )
     evidence = "equations"
     evidence_text = "its equations, read from the VHDL; `make chips` does not run a VHDL simulator."
-    quantize = QuantizeOptions(granularity="layer", leak="power-of-two", exact="float64")
+    quantize = QuantizeOptions(granularity="layer", leak="power-of-two", exact="float64", levels=1)
     format = "network.json (spikerplus' net_dict and optim_config) and weights.npz"
 
     def place(self, network: Populations, findings: Findings) -> OnChip:

@@ -25,8 +25,7 @@ def main(export: str, given: str, output: str) -> None:
 def run(layers: list[dict[str, Any]], about: dict[str, Any], inputs: Any) -> dict[str, Any]:
     """Spikes of each layer, potentials of the last where it has no threshold."""
     steps, samples = inputs.shape[:2]
-    first = _row(inputs.shape[2:]) if layers[0]["kind"] == "FullyConnected" else inputs.shape[2:]
-    channels, height, width = first
+    channels, height, width = (*inputs.shape[2:], 1, 1)[:3]
     frames = inputs.reshape(steps * samples, channels, height, width).transpose(0, 2, 3, 1)
     result = {}
     for count, item in enumerate(about["populations"], start=1):
@@ -37,10 +36,6 @@ def run(layers: list[dict[str, Any]], about: dict[str, Any], inputs: Any) -> dic
         kind = "spikes" if item["spiking"] else "after"
         result[f"{kind}_{item['name']}"] = found.astype(np.int64)
     return result
-
-
-def _row(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return int(np.prod(shape)), 1, 1
 
 
 def _model(layers: list[dict[str, Any]], shape: tuple[int, int, int], high: int) -> Any:
