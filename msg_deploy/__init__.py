@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from msg_deploy.networks import Residual as Residual
     from msg_deploy.networks import SpikingNetwork as SpikingNetwork
     from msg_deploy.neuron import LIF as LIF
+    from msg_deploy.onchip.check import check_on_chip as check_on_chip
+    from msg_deploy.onchip.export import export_to_chip as export_to_chip
+    from msg_deploy.onchip.fit import fit as fit
+    from msg_deploy.onchip.prepare import Job as Job
     from msg_deploy.quantization import quantize as quantize
     from msg_deploy.quantization import to_integers as to_integers
     from msg_deploy.readout import TWO as TWO
@@ -78,6 +82,10 @@ PUBLIC = {
     "Residual": "networks",
     "SpikingNetwork": "networks",
     "LIF": "neuron",
+    "Job": "onchip.prepare",
+    "check_on_chip": "onchip.check",
+    "export_to_chip": "onchip.export",
+    "fit": "onchip.fit",
     "quantize": "quantization",
     "to_integers": "quantization",
     "TWO": "readout",

@@ -118,7 +118,7 @@ class OnChip:
         deployment: in whole numbers, as it was given to the chip.
         network: to the bit what the chip computes, for `steps` steps; None: the chip cannot hold
             it, or its arithmetic is not known.
-        names: of the populations in `network`, by name in the graph.
+        names: in `network`, of populations whose name there is not that of the graph.
         late: by how many steps each of these populations is later than in the graph.
         steps: that the chip runs for one sample.
         decoder: from what leaves the chip to class scores; None: spikes are counted.

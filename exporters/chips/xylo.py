@@ -162,7 +162,7 @@ class Xylo(Target):
         self._count(network, findings)
         layout = self._laid_out(network, findings)
         shifts = dict.fromkeys(("in", "rec", "out"), 0)
-        whole, units, names = None, {}, {name: name for name in network.items}
+        whole, units, names = None, {}, {}
         if layout is not None and len(constants) == len(network.items):
             chosen = Chosen(network, layout, constants, steps)
             shifts = chosen.shifts

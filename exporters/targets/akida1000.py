@@ -100,7 +100,6 @@ class Akida1000(Target):
             self.name,
             network.deployment,
             built(network, neurons, findings),
-            names={name: name for name in network.items},
             late=late,
             steps=timing.steps,
             decoder=flat.decoder(network, late, "currents"),

@@ -87,7 +87,6 @@ class BrainScaleS2(Target):
             self.name,
             network.deployment,
             None,
-            names={name: name for name in network.items},
             steps=network.deployment.timing.steps,
             cores=(Core("array", places, (used,)),),
             uses=(used,),

@@ -89,7 +89,6 @@ class GenericInt8(Target):
             self.name,
             deployment,
             whole,
-            names={name: name for name in network.items},
             late=dict.fromkeys(network.items, 0),
             steps=deployment.timing.steps,
             decoder=Decoder("spikes" if output.spiking else "membranes", f, 0, unit),

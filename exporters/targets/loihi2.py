@@ -157,7 +157,6 @@ class Loihi2(Target):
             self.name,
             network.deployment,
             whole,
-            names={name: name for name in network.items},
             late=dict.fromkeys(network.items, 0),
             steps=network.deployment.timing.steps,
             decoder=_decoder(network),

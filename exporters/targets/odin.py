@@ -114,7 +114,6 @@ class Odin(Target):
             self.name,
             network.deployment,
             whole,
-            names={name: name for name in network.items},
             late=late,
             steps=timing.steps,
             decoder=flat.decoder(network, late),

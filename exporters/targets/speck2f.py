@@ -136,7 +136,6 @@ class Speck2f(Target):
             self.name,
             network.deployment,
             whole,
-            names={name: name for name in network.items},
             late=dict.fromkeys(network.items, 0),
             steps=timing.steps,
             decoder=Decoder(

@@ -108,7 +108,6 @@ class SpikerPlus(Target):
             self.name,
             network.deployment,
             whole,
-            names={name: name for name in network.items},
             late=late,
             steps=timing.steps + max(late.values()),
             decoder=flat.decoder(network, late),

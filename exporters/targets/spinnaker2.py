@@ -89,7 +89,6 @@ class SpiNNaker2(Target):
             self.name,
             network.deployment,
             None,
-            names={name: name for name in network.items},
             steps=network.deployment.timing.steps,
             cores=cores or (),
             uses=(Use("cores", len(cores or ()), self.limits["cores"].most),),

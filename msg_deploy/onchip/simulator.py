@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.chips.populations import populations
 from msg_deploy.exporters.chips.target import OnChip
 from msg_deploy.sim.integer.engine import Count, Engine
 from msg_deploy.sim.integer.network import Neurons, Node
@@ -54,6 +55,8 @@ class ChipSimulator:
             reasons = " ".join(str(problem) for problem in chip.problems)
             raise GraphError(f"{chip.target} cannot run the network. {reasons}".strip())
         self.chip = chip
+        items = populations(chip.deployment).items
+        self.names = {name: chip.names.get(name, name) for name in items}
         self.engine = Engine(chip.network, chip.steps)
 
     def run(self, inputs: npt.NDArray[np.generic]) -> ChipRun:
@@ -69,26 +72,26 @@ class ChipSimulator:
         steps = chip.deployment.timing.steps
         rest = np.zeros((chip.steps - steps, *inputs.shape[1:]), inputs.dtype)
         found = self.engine.run(np.concatenate([inputs, rest]))
-        spiking = [name for name, here in chip.names.items() if here in found.spikes]
+        spiking = [name for name, here in self.names.items() if here in found.spikes]
 
         def in_time(values: Mapping[str, Array]) -> dict[str, Array]:
             ranges = {name: chip.late.get(name, 0) for name in spiking}
             return {
-                name: values[chip.names[name]][late : late + steps] for name, late in ranges.items()
+                name: values[self.names[name]][late : late + steps] for name, late in ranges.items()
             }
 
         output = found.outputs
         scores = chip.decoder.scores(output) if chip.decoder else output.sum(0).astype(np.float64)
         counts = {
-            name: found.counts[here] for name, here in chip.names.items() if here in found.counts
+            name: found.counts[here] for name, here in self.names.items() if here in found.counts
         }
         spikes, membranes = in_time(found.spikes), in_time(found.membranes)
         after = {
-            name: _after(network.nodes[chip.names[name]], network.numbers[chip.names[name]], v, n)
+            name: _after(network.nodes[self.names[name]], network.numbers[self.names[name]], v, n)
             for (name, v), n in zip(membranes.items(), spikes.values(), strict=True)
         }
         if chip.decoder is not None and chip.decoder.reads != "spikes":
-            after |= {name: output for name in chip.names if name not in spikes}
+            after |= {name: output for name in self.names if name not in spikes}
         return ChipRun(spikes, membranes, after, output, scores, counts)
 
 
