@@ -514,7 +514,7 @@ def export(
 def _check_format(to: str) -> None:
     from msg_deploy.exporters.targets import targets
 
-    if to not in targets():
+    if not any(name.startswith(to) for name in targets()):
         known = ", ".join(("nir", "onnx", *targets()))
         raise UsageError(f"--to: unknown format {to!r}; there are {known}.")
 

@@ -315,6 +315,9 @@ def test_targets_are_found_and_described() -> None:
     assert "generic_int8" in targets()
     with pytest.raises(UsageError, match=r"unknown target 'loihi9'; there are .*generic_int8"):
         target("loihi9")
+    assert target("speck").name == "speck2f"
+    with pytest.raises(UsageError, match="'xylo' may be xylo_audio2 or xylo_audio3; say which"):
+        target("xylo")
     for name, found in targets().items():
         data = json.loads(json.dumps(found.as_data()))
         assert data["name"] == name

@@ -33,12 +33,15 @@ def targets() -> dict[str, Target]:
 
 
 def target(name: str) -> Target:
-    """A target by name.
+    """A target by name, or by the beginning of one name, such as speck.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or there are several.
     """
     known = targets()
-    if name not in known:
+    found = [name] if name in known else [other for other in known if other.startswith(name)]
+    if len(found) > 1:
+        raise UsageError(f"target {name!r} may be {' or '.join(found)}; say which.")
+    if not found:
         raise UsageError(f"unknown target {name!r}; there are {', '.join(known)}.")
-    return known[name]
+    return known[found[0]]
