@@ -173,7 +173,7 @@ class Loihi2(Target):
         )
 
     def _within(self, name: str, constants: Constants, findings: Findings) -> None:
-        change = "quantize with fewer bits, or normalise less."
+        change = "quantize with fewer levels of the input, or fewer bits."
         if constants.threshold != NEVER:
             findings.limit(name, self.limits["threshold"], constants.threshold, change)
         largest = int(np.abs(constants.bias).max(initial=0))

@@ -171,11 +171,17 @@ def vendor_line(vendor: VendorComparison) -> str:
     )
 
 
+def problems(found: Fit) -> str:
+    """How many there are."""
+    count = len(found.chip.problems)
+    return "1 problem" if count == 1 else f"{count} problems"
+
+
 def meaning(verdict: ChipVerdict) -> str:
     """The answer in words."""
     effect = verdict.fit.effect
     if verdict.kind is ChipKind.DOES_NOT_FIT:
-        return f"{len(verdict.fit.chip.problems)} problems"
+        return problems(verdict.fit)
     if effect is None:
         return "it fits, but the chip's arithmetic is not known, so spikes cannot be compared"
     if verdict.kind is ChipKind.REFUTED:

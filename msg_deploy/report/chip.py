@@ -8,7 +8,7 @@ from msg_deploy import __version__
 from msg_deploy.exporters.chips.target import Core
 from msg_deploy.onchip.check import ChipKind, ChipVerdict
 from msg_deploy.onchip.fit import Fit
-from msg_deploy.onchip.show import MOST_CORES, meaning, vendor_line
+from msg_deploy.onchip.show import MOST_CORES, meaning, problems, vendor_line
 from msg_deploy.report.html import rendered
 
 TONES = {
@@ -38,7 +38,7 @@ def chip_as_html(found: Fit | ChipVerdict) -> str:
     else:
         tone, symbol = ("good", "✓") if fit else ("bad", "✗")
         answer = "FITS" if fit else "DOES NOT FIT"
-        text = "The chip can hold it." if fit else f"{len(fit.chip.problems)} problems."
+        text = "The chip can hold it." if fit else f"{problems(fit)}."
     chip = Core("the whole chip", (), fit.chip.uses)
     return rendered(
         "chip.html",
