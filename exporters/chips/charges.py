@@ -21,7 +21,7 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.exporters.chips.decoder import Decoder
+from msg_deploy.exporters.chips.decoder import Decoder, listed
 
 LEAST_SHIFT = 2
 """Of the weights of output neurons, so that charges can be told."""
@@ -44,14 +44,7 @@ def charges(membranes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ChargeDecoder(Decoder):
-    """TWO of the charges that membranes tell.
-
-    Attributes:
-        offsets: what the output layer's biases add to the class scores; one number for all of them,
-            or one for each in C order.
-    """
-
-    offsets: tuple[float, ...] = (0.0,)
+    """TWO of the charges that membranes tell."""
 
     def scores(self, recorded: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Class scores (B, C).
@@ -59,12 +52,7 @@ class ChargeDecoder(Decoder):
         Args:
             recorded: membranes, whole numbers (steps of the chip, B, C).
         """
-        used = charges(recorded)[self.late : self.late + len(self.weights)]
-        found = np.tensordot(self.coefficients, used.astype(np.float64), axes=1)
-        offsets = np.array(self.offsets)
-        shaped = offsets.reshape(found.shape[1:]) if len(offsets) > 1 else offsets
-        total: npt.NDArray[np.float64] = found * self.unit + shaped
-        return total
+        return self._weighted(charges(recorded))
 
     @property
     def coefficients(self) -> npt.NDArray[np.float64]:
@@ -76,14 +64,10 @@ class ChargeDecoder(Decoder):
         template = files("msg_deploy.exporters.chips").joinpath("decode_charges.py.txt").read_text()
         values = {
             "LATE": str(self.late),
-            "WEIGHTS": _listed(self.coefficients * self.unit),
-            "OFFSETS": _listed(np.array(self.offsets)),
+            "WEIGHTS": listed(self.coefficients * self.unit),
+            "OFFSETS": listed(np.array(self.offsets)),
             "FUNCTION": inspect.getsource(charges).replace("npt.NDArray[np.int64]", "np.ndarray"),
         }
         for name, value in values.items():
             template = template.replace(f"<{name}>", value)
         return template
-
-
-def _listed(values: npt.NDArray[np.float64]) -> str:
-    return ",\n    ".join(repr(float(value)) for value in values)

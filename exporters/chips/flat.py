@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from msg_deploy.exporters.chips.decoder import Decoder
+from msg_deploy.exporters.chips.decoder import Decoder, Reads, offsets_of
 from msg_deploy.exporters.chips.populations import Population, Populations
 from msg_deploy.exporters.chips.target import Findings, OnChip, two_of
 
@@ -31,8 +30,8 @@ def only_matrices(network: Populations, findings: Findings) -> bool:
 
 
 def without_bias(item: Population, findings: Findings) -> None:
-    """Names a bias."""
-    if item.bias.any():
+    """Names a bias of neurons; that of an output layer which only adds up is the host's."""
+    if item.node is not None and item.bias.any():
         findings.law(item.name, "has no bias; train without (bias=False).")
 
 
@@ -43,15 +42,20 @@ def rests_at_zero(item: Population, findings: Findings) -> None:
             findings.law(item.name, f"{field} is not 0; its neurons rest at 0 and reset to it.")
 
 
-def decoder(network: Populations, late: Mapping[str, int], silent: Any = "membranes") -> Decoder:
-    """Of spikes, or of membranes (or currents) where the output layer only adds up."""
+def decoder(network: Populations, late: Mapping[str, int], silent: Reads = "membranes") -> Decoder:
+    """Of spikes, or of membranes (or currents) where the output layer only adds up, its bias aside.
+
+    Args:
+        network: on the chip.
+        late: of each population.
+        silent: what is read of an output layer without a threshold.
+    """
     output, form = network.items[network.output], network.deployment.integers
-    return Decoder(
-        "spikes" if output.spiking else silent,
-        tuple(two_of(network)),
-        late[network.output],
-        form.scores if form else 1.0,
-    )
+    weights, unit = tuple(two_of(network)), form.scores if form else 1.0
+    start = late[network.output]
+    if output.spiking:
+        return Decoder("spikes", weights, start, unit)
+    return Decoder(silent, weights, start, unit, offsets_of(output.bias, weights, unit))
 
 
 def inputs(network: Populations) -> int:

@@ -47,7 +47,7 @@ from msg_deploy.deployment import Timing
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips.assemble import built
 from msg_deploy.exporters.chips.charges import ChargeDecoder
-from msg_deploy.exporters.chips.decoder import Decoder
+from msg_deploy.exporters.chips.decoder import Decoder, offsets_of
 from msg_deploy.exporters.chips.populations import (
     Population,
     Populations,
@@ -503,6 +503,5 @@ def _decoder(network: Populations, late: int, shift: int) -> Decoder:
     scores, weights = form.scores if form else 1.0, tuple(two_of(network))
     if output.spiking:
         return Decoder("spikes", weights, late, scores)
-    offsets = output.bias.ravel() * sum(weights) * scores
-    said = tuple(offsets.tolist()) if offsets.any() else (0.0,)
+    said = offsets_of(output.bias, weights, scores)
     return ChargeDecoder("membranes", weights, late, scores * 2.0**-shift, said)

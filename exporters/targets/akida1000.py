@@ -176,8 +176,6 @@ class Akida1000(Target):
 def _neurons(item: Population, timing: Timing, findings: Findings) -> Neurons:
     bias = np.rint(item.bias).astype(np.int64)
     if item.node is None:
-        if bias.any():
-            flat.without_bias(item, findings)
         silent = IntegerNeuron(
             membrane_decay=LAW.membrane_decay,
             membrane=LAW.membrane,

@@ -21,8 +21,8 @@ import numpy as np
 
 from msg_deploy.deployment import Timing
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.chips import flat
 from msg_deploy.exporters.chips.assemble import built
-from msg_deploy.exporters.chips.decoder import Decoder
 from msg_deploy.exporters.chips.populations import (
     Population,
     Populations,
@@ -36,7 +36,6 @@ from msg_deploy.exporters.chips.target import (
     OnChip,
     Target,
     Use,
-    two_of,
 )
 from msg_deploy.exporters.quantize.options import QuantizeOptions
 from msg_deploy.exporters.targets import register
@@ -131,19 +130,14 @@ class Speck2f(Target):
         whole = None
         if len(neurons) == len(network.items):
             whole = built(network, neurons, findings)
-        output, form = network.items[network.output], network.deployment.integers
+        late = dict.fromkeys(network.items, 0)
         return OnChip(
             self.name,
             network.deployment,
             whole,
-            late=dict.fromkeys(network.items, 0),
+            late=late,
             steps=timing.steps,
-            decoder=Decoder(
-                "spikes" if output.spiking else "membranes",
-                tuple(two_of(network)),
-                0,
-                form.scores if form else 1.0,
-            ),
+            decoder=flat.decoder(network, late),
             cores=cores,
             uses=(Use("layers", len(network.items), self.limits["cores"].most),),
             problems=tuple(findings.problems),
@@ -160,8 +154,7 @@ class Speck2f(Target):
                 "reset=subtract.",
             )
             return
-        if item.bias.any():
-            findings.law(item.name, "has no bias in a step; train without (bias=False).")
+        flat.without_bias(item, findings)
         if np.any(getattr(item.node, "v_reset", 0)):
             findings.law(item.name, "v_reset is not 0; it resets to 0 or subtracts.")
         rows = item.shape if len(item.shape) == 3 else (item.neurons, 1, 1)
