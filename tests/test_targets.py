@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,8 @@ def test_spikerplus_where_halving_leaves_no_rest() -> None:
     )
     inputs = Draw(5).inputs(deployment, 20)
     chip = same("spikerplus", deployment, inputs, approximate=False)
-    assert dict(chip.late) == {"n1": 1, "n3": 2}
-    assert chip.steps == 8
+    assert dict(chip.late) == {"n1": 1, "n3": 3}
+    assert chip.steps == 9
     written = target("spikerplus").files(chip)
     net = json.loads(written["network.json"])["net_dict"]
     assert net["layer_0"]["beta"] == 0.5
@@ -159,6 +160,34 @@ def test_spikerplus_where_halving_leaves_no_rest() -> None:
     assert net["layer_1"]["reset_mechanism"] == "zero"
     with np.load(io.BytesIO(written["weights.npz"])) as weights:
         assert np.array_equal(weights["fc2"], deployment.graph.nodes["n2"].weight)
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("kind", ["LIF", "IF"])
+def test_the_vhdl_of_spikerplus_spikes_alike(kind: str, reset: str) -> None:
+    """Three layers, the last of which is read, with weights of all magnitudes."""
+    if shutil.which("ghdl") is None:
+        pytest.skip("ghdl is not installed")
+    draw = Draw(16)
+    deployment = row(
+        draw.linear(6, 9, 120),
+        neurons(kind, 6, threshold=60.5),
+        draw.linear(5, 6, 120),
+        neurons(kind, 5, threshold=60.5),
+        draw.linear(4, 5, 120),
+        inputs=[9],
+        outputs=[4],
+        steps=10,
+        reset=reset,
+    )
+    deployment = replace(deployment, readout=Readout((1.0,) * 10, "n4"))
+    inputs = draw.inputs(deployment, 12, 0.5)
+    run = ChipSimulator(target("spikerplus").fit(deployment, approximate=True)).run(inputs)
+    assert all(spikes.any() for spikes in run.spikes.values())
+    found = against_vendor("spikerplus", deployment, inputs, approximate=True)
+    assert found.first is None
+    assert found.spikes == 12 * 10 * 11
+    assert found.membranes
 
 
 def test_spikerplus_names_what_it_lacks() -> None:
@@ -180,6 +209,10 @@ def test_spikerplus_names_what_it_lacks() -> None:
         "node 'n3': gains 1 a step below 0",
     ):
         assert any(words in text for text in found), words
+    whole = row(
+        draw.linear(3, 2), neurons("LIF", 3, threshold=3.5, tau=1e-3), inputs=[2], outputs=[3]
+    )
+    assert any("keeps nothing from step to step" in text for text in problems("spikerplus", whole))
     counted = replace(deployment, input=InputSpec((5,), "frames", 0.0, 3.0, levels=3))
     assert any(
         "3 events of an input in a step, at most 1" in t for t in problems("spikerplus", counted)

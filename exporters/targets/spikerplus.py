@@ -6,8 +6,8 @@ Each step of a neuron, x >> k an arithmetic shift, every addition saturating:
     else: v = v - (v >> k)
     v = v + w for each input that spikes, in order
 
-so the spike that a step brings about is given at the start of the next one. Source: the VHDL that
-spikerplus 2.0.3 generates.
+so the spike that a step brings about is given at the start of the next one; the next layer takes it
+up in the step after that. Source: the VHDL that spikerplus 2.0.3 generates.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ from msg_deploy.sim.integer.rules import Decay, Range, signed, signed_weights
 VHDL = "VHDL of spikerplus 2.0.3"
 NEURON_BITS = 16
 WEIGHT_BITS = 8
+MOST = 2 ** (NEURON_BITS - 1) - 1
+LEAST = NEURON_BITS - 1
+"""Shift of the smallest leak: 0 from 0 on, and -1 below."""
 LAW = IntegerNeuron(
     membrane_decay=Decay("shift"),
     membrane=signed(NEURON_BITS),
     leak_on_spike=False,
     compare_at="start",
     per_add=True,
-    threshold=Range(0, 2 ** (NEURON_BITS - 1) - 1),
+    threshold=Range(0, MOST),
     weights=signed_weights(WEIGHT_BITS),
 )
 
@@ -60,7 +63,7 @@ class SpikerPlus(Target):
     name = "spikerplus"
     title = "Spiker+ (FPGA)"
     limits: ClassVar[Mapping[str, Limit]] = {
-        "threshold": Limit(2 ** (NEURON_BITS - 1) - 1, "threshold (16 bits, our choice)", VHDL),
+        "threshold": Limit(MOST, "threshold (16 bits, our choice)", VHDL),
         "events": Limit(1, "events of an input in a step", VHDL),
     }
     runs = (
@@ -72,9 +75,10 @@ class SpikerPlus(Target):
         "membranes without a leak: below 0 they gain at least 1 a step",
         "a leak in the step after a spike",
     )
-    evidence = "equations"
-    evidence_text = "its equations, read from the VHDL; `make chips` does not run a VHDL simulator."
+    evidence = "HDL"
+    evidence_text = "the VHDL that its generator makes of the exported files, under GHDL."
     quantize = QuantizeOptions(granularity="layer", leak="power-of-two", exact="float64", levels=1)
+    vendor = "spikerplus"
     format = "network.json (spikerplus' net_dict and optim_config) and weights.npz"
 
     def place(self, network: Populations, findings: Findings) -> OnChip:
@@ -87,7 +91,7 @@ class SpikerPlus(Target):
             network.input, self.limits["events"], int(high), "feed spikes (frames of 0 and 1)."
         )
         late = {
-            name: depth if network.items[name].spiking else depth - 1
+            name: 2 * depth - (1 if network.items[name].spiking else 2)
             for name, depth in network.depths.items()
             if name in network.items
         }
@@ -103,7 +107,7 @@ class SpikerPlus(Target):
         whole = None
         limited = any(p.what == self.limits["threshold"].unit for p in findings.problems)
         if fine and len(neurons) == len(network.items) and not limited:
-            whole = built(network, neurons, findings)
+            whole = built(_following(network), neurons, findings)
         return OnChip(
             self.name,
             network.deployment,
@@ -120,7 +124,7 @@ class SpikerPlus(Target):
     def _neurons(self, item: Population, timing: Timing, findings: Findings) -> Neurons:
         if item.node is None:
             silent = replace(LAW, compare="never", compare_at="end", leak_on_spike=True)
-            leaking = Parameters(membrane_decay=NEURON_BITS)
+            leaking = Parameters(membrane_decay=LEAST)
             findings.instead(
                 item.name,
                 "the output layer gains 1 a step below 0, which decode.py does not undo",
@@ -128,15 +132,21 @@ class SpikerPlus(Target):
             )
             return Neurons(silent, leaking, item.shape, "membrane")
         rate = _rate(item, timing)
-        shift = NEURON_BITS
+        shift = LEAST
         if isinstance(item.node, nir.LIF):
             exact = -np.log2(rate)
-            shift = max(0, round(float(exact)))
+            shift = min(max(0, round(float(exact))), LEAST)
             if abs(exact - shift) > 1e-6:
                 findings.instead(
                     item.name,
                     f"dt/tau = {rate:.4g} becomes 1/{2**shift}",
                     f"train with tau = {2**shift} dt",
+                )
+            if shift == 0:
+                findings.law(
+                    item.name,
+                    "keeps nothing from step to step, which its generator cannot mix with layers "
+                    "that do; train with tau = 2 dt or more.",
                 )
             if timing.reset == "subtract" and shift:
                 findings.instead(
@@ -174,7 +184,7 @@ class SpikerPlus(Target):
                 "n_neurons": item.neurons,
                 "beta": 1 - 2.0 ** -int(numbers.membrane_decay[0]),
                 "learn_beta": False,
-                "threshold": int(numbers.threshold[0]),
+                "threshold": int(numbers.threshold[0]) if item.spiking else MOST,
                 "learn_threshold": False,
                 "reset_mechanism": reset,
             }
@@ -184,6 +194,18 @@ class SpikerPlus(Target):
         np.savez(buffer, **weights)  # type: ignore[arg-type]
         content = json.dumps({"net_dict": net, "optim_config": bits}, indent=1)
         return {"network.json": (content + "\n").encode(), "weights.npz": buffer.getvalue()}
+
+
+def _following(network: Populations) -> Populations:
+    """Each layer takes up spikes a step after they are given."""
+
+    def delayed(item: Population) -> Population:
+        entering = tuple(
+            p if p.source == network.input else replace(p, delay=1) for p in item.entering
+        )
+        return replace(item, entering=entering)
+
+    return replace(network, items={name: delayed(item) for name, item in network.items.items()})
 
 
 def _rate(item: Population, timing: Timing) -> float:
