@@ -19,8 +19,10 @@ INSTALL = (
     # Its generator needs nothing of the torch and snntorch that its trainer asks for.
     ("--no-deps", "spikerplus==2.0.3"),
 )
-CYCLE = 200
-"""Nanoseconds beyond 40 for each input and recurrent input that a step may take."""
+CLOCK = 20
+"""Nanoseconds."""
+SPARE = 64
+"""Clocks of a step beside one for each input and each neuron that feeds back."""
 
 
 def main(export: str, given: str, output: str) -> None:
@@ -47,7 +49,8 @@ def run(
         # The outputs of a network are those of its last layer: one network for each layer.
         place = folder / str(count)
         _write(place, held, weights[:count], len(rows))
-        found = [_simulated(place, rows[:, b], item["spiking"]) for b in range(samples)]
+        clocks = SPARE + max(w.shape[1] + len(w) for w in weights[:count])
+        found = [_simulated(place, rows[:, b], clocks, item["spiking"]) for b in range(samples)]
         # What a step leaves is recorded when the next one starts.
         values = np.stack(found, axis=1)[1 : about["steps"] + 1]
         if item["spiking"]:
@@ -103,14 +106,15 @@ def _write(place: Path, held: dict[str, Any], weights: list[Any], cycles: int) -
     _ghdl(place, "-m", "network_tb")
 
 
-def _simulated(place: Path, rows: Any, spiking: bool) -> Any:
+def _simulated(place: Path, rows: Any, clocks: int, spiking: bool) -> Any:
     """(cycles, neurons): what the outputs were when each step started."""
     lines = ["".join(map(str, row[::-1])) for row in rows.tolist()]
     (place / "in_spikes.txt").write_text("\n".join(lines) + "\n")
-    wide = 40 + CYCLE * (rows.shape[1] + 64)
-    _ghdl(place, "-r", "network_tb", f"--stop-time={wide * len(rows)}ns")
+    _ghdl(place, "-r", "network_tb", f"--stop-time={CLOCK * clocks * (len(rows) + 1)}ns")
     name = "out_spikes" if spiking else "neuron_dp_none_v"
     found = (place / f"{name}.txt").read_text().split()[: len(rows)]
+    if len(found) < len(rows):
+        raise SystemExit(f"the VHDL has done {len(found)} of {len(rows)} steps")
     bits = 1 if spiking else 16
     return np.array(
         [
