@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from chip_networks import NETWORKS, Recipe
-from environments import BuildError, environment
+from environments import BuildError, clone, environment
 
 from msg_deploy.errors import MsgDeployError
 from msg_deploy.exporters.chips.target import Target
@@ -154,12 +154,17 @@ def limits(known: list[Target]) -> Iterator[str]:
 
 
 def build_environments(folder: Path, known: list[Target]) -> None:
-    """Those of the vendors' models; what cannot be built is told."""
-    for name in sorted({target.vendor for target in known if target.vendor}):
-        install = import_module(f"msg_deploy.onchip.vendors.{name}").INSTALL
+    """Those of the vendors' models, and SANA-FE's; what cannot be built is told."""
+    names = {target.vendor for target in known if target.vendor}
+    if "loihi2" in names:
+        names |= {"sanafe"}
+    for name in sorted(names):
+        module = import_module(f"msg_deploy.onchip.vendors.{name}")
         print(f"environment of {title(name)}", file=sys.stderr, flush=True)
         try:
-            environment(folder / name, install)
+            environment(folder / name, module.INSTALL)
+            for place, repository, commit in getattr(module, "CLONES", ()):
+                clone(folder / name / place, repository, commit)
         except BuildError as error:
             print(f"  not built: {error}", file=sys.stderr, flush=True)
 

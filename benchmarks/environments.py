@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,22 @@ def environment(folder: Path, install: Sequence[Sequence[str]]) -> Path:
         _run([str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments])
     made.write_text(recipe)
     return python
+
+
+def clone(folder: Path, repository: str, commit: str) -> None:
+    """One commit of a git repository, unless the folder is there.
+
+    Raises:
+        BuildError: with the last line of what failed; nothing is left then.
+    """
+    if folder.exists():
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    _run(["git", "init", "--quiet", str(part)])
+    _run(["git", "-C", str(part), "fetch", "--quiet", "--depth", "1", repository, commit])
+    _run(["git", "-C", str(part), "checkout", "--quiet", "FETCH_HEAD"])
+    part.rename(folder)
 
 
 def _run(command: list[str]) -> None:

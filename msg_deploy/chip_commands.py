@@ -26,6 +26,13 @@ Vendors = Annotated[
         "build/chips]",
     ),
 ]
+Estimated = Annotated[
+    bool,
+    typer.Option(
+        "--estimate",
+        help="loihi2: also energy and latency by SANA-FE, which must be installed (--vendors).",
+    ),
+]
 ChangedDecisions = Annotated[
     float | None,
     typer.Option(
@@ -120,7 +127,15 @@ def check_against(
     raise typer.Exit(0 if verdict else 1)
 
 
-def fit_on(model: Path, job: Job, measure: bool, html: Path | None, as_json: bool) -> None:
+def fit_on(
+    model: Path,
+    job: Job,
+    measure: bool,
+    estimate: bool,
+    vendors: Path | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
     """The command `fit`."""
     from msg_deploy import console
     from msg_deploy.onchip import show
@@ -128,7 +143,7 @@ def fit_on(model: Path, job: Job, measure: bool, html: Path | None, as_json: boo
     from msg_deploy.progress import progress
 
     with progress(f"fit on {job.target}") as move:
-        found = fit(model, job, measure, move)
+        found = fit(model, job, measure, move, estimate, vendors)
     if html:
         _write_page(html, found)
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from msg_deploy import __version__, chip_commands
-from msg_deploy.chip_commands import Approximate, ChangedDecisions, Vendors
+from msg_deploy.chip_commands import Approximate, ChangedDecisions, Estimated, Vendors
 from msg_deploy.errors import MsgDeployError, UsageError
 from msg_deploy.options import (
     Augment,
@@ -1106,6 +1106,8 @@ def fit(
         bool,
         typer.Option("--measure", help="Also run it: accuracy, spikes, operations on the chip."),
     ] = False,
+    estimate: Estimated = False,
+    vendors: Vendors = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -1143,7 +1145,7 @@ def fit(
     options = {"directory": data_dir, "broken": broken}
     foreign = _foreign(dt, steps, reset)
     job = _job(target, samples, approximate, options, data, random, seed, foreign)
-    chip_commands.fit_on(model, job, measure, html, as_json)
+    chip_commands.fit_on(model, job, measure, estimate, vendors, html, as_json)
 
 
 @app.command()

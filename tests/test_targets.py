@@ -242,6 +242,35 @@ def test_odin_with_one_event_at_a_time() -> None:
     assert chip.uses[0].used == 50
 
 
+@pytest.mark.parametrize("rate", [0.2, 0.7])
+def test_odin_against_its_verilog(rate: float) -> None:
+    """Sources that excite and that inhibit, saturation, neurons that spike twice in a step."""
+    draw = Draw(9)
+    signs = draw.random.choice([-1, 1, 1], (2, 30))
+    first = draw.random.integers(0, 8, (40, 30)) * signs[0]
+    second = draw.random.integers(0, 8, (30, 40)) * draw.random.choice([-1, 1, 1], 40)
+    third = draw.random.integers(0, 8, (12, 30)) * signs[1]
+    deployment = row(
+        nir.Linear(first.astype(float)),
+        neurons("IF", 40, threshold=9.5),
+        nir.Linear(second.astype(float)),
+        neurons("IF", 30, threshold=40.0),
+        nir.Linear(third.astype(float)),
+        neurons("IF", 12, threshold=253.5),
+        inputs=[30],
+        outputs=[12],
+        steps=12,
+    )
+    inputs = draw.inputs(deployment, 10, rate)
+    found = against_vendor("odin", deployment, inputs, approximate=True)
+    assert found, found.first
+    assert found.samples == 10
+    assert (found.spikes, found.membranes) == (12 * 10 * 82, 12 * 10 * 82)
+    run = ChipSimulator(target("odin").fit(deployment, approximate=True)).run(inputs)
+    assert run.spikes["n1"].max() > 1
+    assert run.spikes["n5"].any()
+
+
 def test_odin_names_what_it_lacks() -> None:
     draw = Draw(8)
     mixed = row(

@@ -64,10 +64,14 @@ class Odin(Target):
         "a layer that does not spike: TWO needs one, so give the output layer neurons",
         "steps: neurons decide after every event",
     )
-    evidence = "equations"
-    evidence_text = "the equations of its manual and Verilog source."
+    evidence = "HDL"
+    evidence_text = (
+        "spikes and membranes are those of its Verilog neuron (lif_neuron_state.v) under Icarus "
+        "Verilog, in the tests where that is installed."
+    )
     quantize = QuantizeOptions(bits=4, granularity="layer", exact="float64", levels=1)
     energy = ODIN
+    vendor = "odin"
     format = "odin.json: neuron and synapse words by address"
 
     def place(self, network: Populations, findings: Findings) -> OnChip:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips.populations import Population, Populations, populations
 from msg_deploy.exporters.chips.target import OnChip
 from msg_deploy.onchip.effect import Effect, effect
+from msg_deploy.onchip.estimate import Estimate, estimate_of
 from msg_deploy.onchip.prepare import Job, Prepared, prepare
 from msg_deploy.subjects import Model
 
@@ -53,6 +55,7 @@ class Fit:
         quantized_here: the model was not whole, and has been made so.
         effect: what the chip does to accuracy and spikes; None: not measured.
         evidence: what stands behind the simulation of the chip, in a sentence.
+        estimate: of energy and latency, by SANA-FE; None: not asked for, or it does not fit.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Fit:
     quantized_here: bool
     effect: Effect | None
     evidence: str
+    estimate: Estimate | None = None
 
     def __bool__(self) -> bool:
         """Whether the network fits."""
@@ -73,6 +77,8 @@ def fit(
     job: Job,
     measure: bool = False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    estimate: bool = False,
+    environments: str | Path | None = None,
 ) -> Fit:
     """The network as the chip would hold it, and every limit that it violates.
 
@@ -82,13 +88,21 @@ def fit(
         job: the target, and what it is asked about.
         measure: also run it on samples, if its arithmetic is known.
         on_progress: called with what is done, what there is in all, and of what.
+        estimate: also run a few samples in SANA-FE, for energy and latency; loihi2 only.
+        environments: folder with SANA-FE's environment, see `vendor.python_of`.
 
     Raises:
         FileError: a file cannot be used.
-        GraphError: a node cannot be quantized.
-        UsageError: an argument is not accepted.
+        GraphError: a node cannot be quantized, or SANA-FE cannot run the network.
+        UsageError: an argument is not accepted, or SANA-FE is not installed.
+        VendorError: SANA-FE failed.
     """
-    return fit_of(prepare(model, job, on_progress), measure, on_progress)
+    prepared = prepare(model, job, on_progress)
+    found = fit_of(prepared, measure, on_progress)
+    if not estimate or not found:
+        return found
+    on_progress(0, 1, "samples in SANA-FE")
+    return replace(found, estimate=estimate_of(prepared, environments))
 
 
 def fit_of(
@@ -168,4 +182,5 @@ def fit_as_data(found: Fit) -> dict[str, Any]:
         ],
         "uses": [vars(use) for use in chip.uses],
         "effect": found.effect.as_data() if found.effect else None,
+        "estimate": found.estimate.as_data() if found.estimate else None,
     }

@@ -10,6 +10,7 @@ from msg_deploy.console import out
 from msg_deploy.exporters.chips.target import Target, Use
 from msg_deploy.onchip.check import ChipKind, ChipVerdict
 from msg_deploy.onchip.effect import Effect
+from msg_deploy.onchip.estimate import Estimate
 from msg_deploy.onchip.fit import Fit
 from msg_deploy.onchip.vendor import VendorComparison
 
@@ -66,6 +67,9 @@ def print_fit(found: Fit) -> None:
         out.print(line, markup=False)
     if found.effect:
         print_effect(found.effect)
+    if found.estimate:
+        for line in estimate_lines(found.estimate):
+            out.print(line, markup=False)
     for approximation in found.chip.approximations:
         where = f"node {approximation.node!r}: " if approximation.node else ""
         out.print(f"approximated: {where}{approximation.text}", markup=False)
@@ -142,6 +146,20 @@ def print_effect(effect: Effect) -> None:
             f"estimate: {effect.joules * 1e6:.3g} uJ a sample ({effect.joules_source})",
             markup=False,
         )
+
+
+def estimate_lines(estimate: Estimate) -> Iterator[str]:
+    """Energy and time by SANA-FE, and how near its spikes are to the chip's."""
+    parts = ", ".join(f"{name} {value * 1e6:.3g}" for name, value in estimate.joules.items())
+    yield (
+        f"estimate by SANA-FE: {estimate.total * 1e6:.3g} uJ ({parts}) and "
+        f"{estimate.seconds * 1e6:.3g} us a sample, {estimate.samples} samples of "
+        f"{estimate.steps} steps"
+    )
+    yield (
+        f"  in it {estimate.differ:,} of {estimate.decisions:,} spikes are not those of the "
+        f"chip; {estimate.source}"
+    )
 
 
 def print_chip_verdict(verdict: ChipVerdict) -> None:

@@ -8,7 +8,7 @@ from msg_deploy import __version__
 from msg_deploy.exporters.chips.target import Core
 from msg_deploy.onchip.check import ChipKind, ChipVerdict
 from msg_deploy.onchip.fit import Fit
-from msg_deploy.onchip.show import MOST_CORES, meaning, problems, vendor_line
+from msg_deploy.onchip.show import MOST_CORES, estimate_lines, meaning, problems, vendor_line
 from msg_deploy.report.html import rendered
 
 TONES = {
@@ -51,6 +51,7 @@ def chip_as_html(found: Fit | ChipVerdict) -> str:
             "answer": answer,
             "meaning": text,
             "vendor": vendor,
+            "estimate": list(estimate_lines(fit.estimate)) if fit.estimate else [],
             "cores": ([chip] if chip.uses else []) + list(fit.chip.cores[:MOST_CORES]),
             "more": max(0, len(fit.chip.cores) - MOST_CORES),
         },
