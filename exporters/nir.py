@@ -241,8 +241,9 @@ def _load(group: h5py.Group) -> dict[str, Any]:
 
 
 def _graph(content: dict[str, Any], assumed: list[str], place: str = "node") -> nir.NIRGraph:
-    if content.get("type") != "NIRGraph":
-        raise GraphError(f"{place}/type is {content.get('type')!r}; it must be NIRGraph.")
+    kind = content.get("type")
+    if not isinstance(kind, str) or kind != "NIRGraph":
+        raise GraphError(f"{place}/type is {kind!r}; it must be NIRGraph.")
     for field in ("nodes", "edges"):
         if field not in content:
             raise GraphError(f"{place}/{field} is missing.")
