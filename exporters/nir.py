@@ -7,6 +7,7 @@ are refused; every node is built one by one so that an error names it.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,15 +35,20 @@ from msg_deploy.errors import FileError, GraphError, reason
 from msg_deploy.exporters.dialects import arranged, restored
 from msg_deploy.exporters.inline import inline, renamed, with_origins
 from msg_deploy.exporters.legacy import completed, spread
-from msg_deploy.files import replacing
+from msg_deploy.files import write_bytes
 from msg_deploy.graph import Plan, plan
 from msg_deploy.options import ResetMode
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 8 * 2**30
+UNPACKED = 256 * 2**20
+LARGEST_RATIO = 200
+"""A file of little more than zeros, which gzip packs a thousandfold, may be this large at most."""
 MAX_NODES = 100_000
 MAX_DEPTH = 16
+NOT_NUMBERS = ("type", "metadata", "padding", "input_type", "output_type")
+"""Fields of nodes that are text or groups; a padding may be "same" or "valid"."""
 WITH_RESET = ("IF", "LIF", "CubaLIF")
 
 
@@ -83,8 +89,9 @@ def write(deployment: Deployment, path: str | Path) -> None:
     dialect = deployment.provenance.dialect
     # Other dialects hold what their destination was measured with, and nothing else.
     graph = with_origins(flat) if dialect == "nir" else arranged(flat, dialect)
-    with replacing(Path(path)) as temporary:
-        nir.write(temporary, graph)
+    made = io.BytesIO()
+    nir.write(made, graph)
+    write_bytes(Path(path), made.getbuffer())
 
 
 def _with_input_shape(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
@@ -178,7 +185,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
             root = file.get("node")
             if not isinstance(root, h5py.Group):
                 raise GraphError("has no group 'node', so it is HDF5 but not NIR.")
-            budget = _Budget()
+            budget = _Budget(max(UNPACKED, min(MAX_BYTES, LARGEST_RATIO * path.stat().st_size)))
             _weigh(root, "node", budget, 0)
             return _load(root)
     except GraphError as error:
@@ -192,7 +199,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
 
 @dataclass
 class _Budget:
-    bytes: int = MAX_BYTES
+    bytes: int
     objects: int = MAX_NODES * 16
 
 
@@ -226,7 +233,10 @@ def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
         raise GraphError(f"{where}: is empty.")
     budget.bytes -= int(np.prod(item.shape, dtype=object)) * max(item.dtype.itemsize, 1)
     if budget.bytes < 0:
-        raise GraphError(f"{where}: the file declares more than {MAX_BYTES} bytes of data.")
+        raise GraphError(
+            f"{where}: the file declares more data than are read: at most {UNPACKED >> 20} MiB, or "
+            f"{LARGEST_RATIO} times its size up to {MAX_BYTES >> 30} GiB."
+        )
 
 
 def _load(group: h5py.Group) -> dict[str, Any]:
@@ -279,8 +289,13 @@ def _node(name: str, fields: Any, assumed: list[str], place: str) -> nir.NIRNode
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise GraphError(f"node {name!r}: has no type.")
     kind = fields["type"]
+    if not isinstance(fields.get("metadata", {}), dict):
+        raise GraphError(f"node {name!r} ({kind}): its metadata must be a group.")
     if kind == "NIRGraph":
         return _graph(fields, assumed, place)
+    for field, value in fields.items():
+        if field not in NOT_NUMBERS and np.asarray(value).dtype.kind not in "fiub":
+            raise GraphError(f"node {name!r} ({kind}): {field} must hold numbers, not {value!r}.")
     if kind in WITH_RESET and "v_reset" not in fields:
         assumed.append(f"node {name!r} has no v_reset, as before nir 1.0.6; assumed 0")
     fields, made = spread(name, fields)

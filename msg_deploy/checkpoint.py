@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import pickle
 import zipfile
 from dataclasses import field, replace
@@ -18,10 +19,22 @@ from torch import nn
 from msg_deploy.architecture import describe, rebuild
 from msg_deploy.deployment import InputSpec, IntegerForm, Provenance, Timing, explain
 from msg_deploy.errors import FileError, UsageError, reason
-from msg_deploy.files import replacing
+from msg_deploy.files import write_bytes
 from msg_deploy.networks import SpikingNetwork
 from msg_deploy.readout import TWO
 
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+)
 MAX_BYTES = 8 * 2**30
 LIBRARIES = ("msg-deploy", "torch", "nir", "norse", "numpy")
 
@@ -85,8 +98,9 @@ def save(network: SpikingNetwork, path: str | Path, training: dict[str, Any] | N
         integers=network.integers,
     )
     content = {"msg_deploy": _METADATA.dump_json(metadata).decode(), "state": network.state_dict()}
-    with replacing(Path(path)) as temporary:
-        torch.save(content, temporary)
+    made = io.BytesIO()
+    torch.save(content, made)
+    write_bytes(Path(path), made.getbuffer())
 
 
 def load(path: str | Path, body: nn.Module | None = None) -> SpikingNetwork:
@@ -107,7 +121,7 @@ def load(path: str | Path, body: nn.Module | None = None) -> SpikingNetwork:
     content = _read(path)
     metadata = _parse(path, content)
     state = content["state"]
-    _check_finite(path, state)
+    _check_state(path, state)
     try:
         network = _rebuild(metadata, body)
         network.load_state_dict(state, assign=True)
@@ -184,7 +198,7 @@ def _parse(path: Path, content: dict[str, Any]) -> CheckpointMetadata:
         raise FileError(path, f"field msg_deploy: {explain(error)}.") from error
 
 
-def _check_finite(path: Path, state: Any) -> None:
+def _check_state(path: Path, state: Any) -> None:
     if not isinstance(state, dict):
         raise FileError(
             path, f"field state: must hold tensors by name, not {type(state).__name__}."
@@ -192,6 +206,17 @@ def _check_finite(path: Path, state: Any) -> None:
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             raise FileError(path, f"field state.{name}: must be a tensor.")
+        # A tensor may claim more numbers than the file holds: a view of one that repeats it, a
+        # sparse one, or one without data.
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise FileError(
+                path, f"field state.{name}: must be a tensor that holds each of its numbers."
+            )
+        if tensor.dtype not in DTYPES:
+            raise FileError(
+                path, f"field state.{name}: has the type {tensor.dtype}, which no layer takes."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise FileError(

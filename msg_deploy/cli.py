@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,10 +97,17 @@ def equivalence_check_main() -> None:
 
 def _run(program: typer.Typer) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         program()
     except MsgDeployError as error:
         _fail(str(error))
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """End as after an error, so that half-written files are removed."""
+    raise SystemExit(128 + number)
 
 
 def _fail(text: str) -> NoReturn:

@@ -35,8 +35,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to `path`, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write `content` to `path`, whole or not at all.
+
+    Libraries that write files themselves are given memory, and this the result: on a full disk some
+    of them raise errors of other kinds, and HDF5 does not let go of the file.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], mark: str) -> None:

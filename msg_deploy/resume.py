@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from msg_deploy.errors import FileError, UsageError, reason
-from msg_deploy.files import replacing
+from msg_deploy.files import write_bytes
 
 FIELDS = {"network", "optimizer", "schedule", "masking", "shuffling", "random", "progress"}
 
@@ -20,8 +21,9 @@ def write_state(path: Path, options: dict[str, Any], state: dict[str, Any]) -> N
     Raises:
         FileError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        torch.save({"options": options, "state": state}, temporary)
+    made = io.BytesIO()
+    torch.save({"options": options, "state": state}, made)
+    write_bytes(path, made.getbuffer())
 
 
 def read_state(path: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class _Convolution(Primitive):
                 f"weight must have {2 + self.axes} dimensions, not shape {np.shape(node.weight)}."
             )
         outputs, inputs_per_group, *kernel = node.weight.shape
-        groups = int(node.groups)
-        if groups < 1 or outputs % groups or input_shape[0] != inputs_per_group * groups:
+        (groups,) = integers(node, "groups", 1, 1)
+        if outputs % groups or input_shape[0] != inputs_per_group * groups:
             raise GraphError(
                 f"weight {node.weight.shape} with groups={groups} takes "
                 f"{inputs_per_group * groups} channels, but the node receives {input_shape}."

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.errors import GraphError
-from msg_deploy.primitives import Law, Primitive, register, stateless
+from msg_deploy.primitives import Law, Primitive, integers, register, stateless
 
 
 @register
@@ -21,9 +21,8 @@ class Flatten(Primitive):
     def output_shape(self, node: nir.Flatten, input_shape: Shape) -> Shape:
         """The shape with start_dim..end_dim multiplied together."""
         dimensions = len(input_shape)
-        start, end = (
-            d + dimensions if d < 0 else d for d in (int(node.start_dim), int(node.end_dim))
-        )
+        named = (integers(node, name, -dimensions, 1)[0] for name in ("start_dim", "end_dim"))
+        start, end = (d + dimensions if d < 0 else d for d in named)
         if not 0 <= start <= end < dimensions:
             raise GraphError(
                 f"start_dim={node.start_dim}, end_dim={node.end_dim} do not name a range of the "

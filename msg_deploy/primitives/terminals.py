@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import nir
+import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.errors import GraphError
 from msg_deploy.primitives import Law, Primitive, register, stateless
 
+LARGEST = 2**31
+"""Numbers of one step of one sample; more is a mistake, or a file that means to fill the memory."""
+
 
 def declared_shape(node: nir.Input | nir.Output) -> Shape:
     """The shape that an Input or Output declares, without batch.
 
     Raises:
-        GraphError: none is declared, or a dimension is below 1.
+        GraphError: none is declared, it is not a row of whole numbers of at least 1, or it has more
+            than LARGEST numbers.
     """
     (declared,) = (node.input_type if isinstance(node, nir.Input) else node.output_type).values()
     if declared is None:
         raise GraphError("declares no shape.")
-    shape = tuple(int(n) for n in declared)
+    numbers = np.asarray(declared)
+    if numbers.ndim != 1 or not np.all(_whole(numbers)):
+        raise GraphError(f"declares the shape {numbers}; a row of whole numbers is needed.")
+    shape = tuple(int(n) for n in numbers)
     if any(n < 1 for n in shape):
         raise GraphError(f"declares the shape {shape}; every dimension must be at least 1.")
+    if math.prod(shape) > LARGEST:
+        raise GraphError(f"declares the shape {shape}; at most {LARGEST:,} numbers are taken.")
     return shape
+
+
+def _whole(numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if numbers.dtype.kind not in "iuf":
+        return np.zeros(1, bool)
+    return np.asarray(np.isfinite(numbers) & (numbers == np.rint(numbers)))
 
 
 @register
