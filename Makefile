@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint types pytest docs interop chips benchmark clean
+.PHONY: demo test install lint types pytest docs site interop chips benchmark fuzz clean
 
 demo: install
 	$(BIN)/msg-deploy demo
 
-test: install lint types pytest
+test: install lint types site pytest
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,9 @@ types: install
 pytest: install
 	$(BIN)/python -m pytest
 
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 docs: install
 	$(BIN)/python docs/generate.py
 
@@ -49,6 +52,13 @@ benchmark: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target build/sinabs sinabs==3.1.3 pbr setuptools
 	PYTHONPATH=build/sinabs $(BIN)/python benchmarks/simulate.py --report docs/speed.md
+
+# Coverage-guided, for SECONDS with each reader, on bytes and on edits; findings stay in build/fuzz.
+SECONDS ?= 600
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	for kind in pt nir onnx; do for how in bytes edits; do \
+		$(BIN)/python -m tests.fuzz $$kind $$how --seconds $(SECONDS) || exit 1; done; done
 
 clean:
 	rm -rf build $(VENV) *.egg-info

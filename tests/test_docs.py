@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-GENERATED = ("cli.md", "api.md")
+GENERATED = ("cli.md", "api.md", "metadata.md", "metadata-schema.json")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
 
@@ -51,5 +51,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    expected = generate[name.removesuffix(".md")]()
+    expected = generate[name.removesuffix(".md").removesuffix(".json").replace("-", "_")]()
     assert (ROOT / "docs" / name).read_text() == expected, "run `make docs`"
