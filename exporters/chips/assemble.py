@@ -32,7 +32,10 @@ def built(
     try:
         return assembled(network, neurons, **options)
     except GraphError as error:
-        findings.law("", str(error))
+        text = str(error)
+        if "weights" in text:
+            text = f"{text.rstrip('.')}; quantize with fewer bits (msg-deploy quantize --bits 6)."
+        findings.law("", text)
         return None
 
 
