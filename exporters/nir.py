@@ -224,7 +224,8 @@ def _weigh(group: h5py.Group, place: str, budget: _Budget, depth: int) -> None:
 
 
 def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
-    text = h5py.check_string_dtype(item.dtype) is not None
+    known = h5py.check_string_dtype(item.dtype)
+    text = known is not None
     if item.external or item.is_virtual:
         raise GraphError(f"{where}: keeps its data in another file, which is not followed.")
     if not text and item.dtype.kind not in "fiub":
@@ -232,11 +233,30 @@ def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
     if item.shape is None:
         raise GraphError(f"{where}: is empty.")
     budget.bytes -= int(np.prod(item.shape, dtype=object)) * max(item.dtype.itemsize, 1)
+    if known is not None and known.length is None and budget.bytes >= 0:
+        budget.bytes -= _lengths_of_texts(item, where)
     if budget.bytes < 0:
         raise GraphError(
             f"{where}: the file declares more data than are read: at most {UNPACKED >> 20} MiB, or "
             f"{LARGEST_RATIO} times its size up to {MAX_BYTES >> 30} GiB."
         )
+
+
+def _lengths_of_texts(item: h5py.Dataset, where: str) -> int:
+    """What texts of variable length claim to be long, together, in bytes.
+
+    HDF5 allocates what they claim before it looks for them. They are (length, address, index), of
+    4, 8 and 4 bytes with the usual sizes ("HDF5 File Format Specification", VIII.D).
+    """
+    if item.id.get_storage_size() == 0:
+        return 0
+    offset, sizes = item.id.get_offset(), item.file.id.get_create_plist().get_sizes()
+    if offset is None or sizes != (8, 8):
+        raise GraphError(f"{where}: keeps text in chunks; write the file with nir.write.")
+    with Path(item.file.filename).open("rb") as raw:
+        raw.seek(item.file.userblock_size + offset)
+        references = np.frombuffer(raw.read(16 * item.size), "<u4")
+    return int(references[::4].sum(dtype=np.int64))
 
 
 def _load(group: h5py.Group) -> dict[str, Any]:

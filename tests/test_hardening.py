@@ -88,6 +88,16 @@ def hdf5_input(path: Path) -> None:
         file["node/nodes/input/shape"] = np.array([2**20, 2**20])
 
 
+def hdf5_text(path: Path) -> None:
+    """A name of a node that claims to be 4 GiB long, as a fuzzer has found."""
+    path.write_bytes((CORPUS / "nir" / "mlp.nir").read_bytes())
+    with h5py.File(path) as file:
+        offset = file["node/edges"].id.get_offset()
+    with path.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"\xff\xff\xff\xff")
+
+
 def pt_view(path: Path) -> None:
     """A number that claims to be ten thousand million."""
     _checkpoint(path, torch.zeros(1).expand(10**10))
@@ -147,6 +157,7 @@ BOMBS = {
     "packed.nir": hdf5_bomb,
     "claim.nir": hdf5_claim,
     "input.nir": hdf5_input,
+    "text.nir": hdf5_text,
     "view.pt": pt_view,
     "sparse.pt": pt_sparse,
     "meta.pt": pt_meta,
