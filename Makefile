@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint types pytest docs site interop chips benchmark fuzz clean
+.PHONY: demo test quick oldest wheel install lint types pytest docs site interop chips benchmark fuzz clean
 
 demo: install
 	$(BIN)/msg-deploy demo
@@ -30,8 +30,37 @@ types: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/types/site build/types/*.whl
 	cd build/types/site && $(abspath $(BIN))/mypy --config-file ../../../pyproject.toml -p msg_deploy
 
+# Processes of pytest; each computes with one thread.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 pytest: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+# What to run while writing: all but what trains, runs commands of the documentation, or counts everything.
+quick: install
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow'
+
+# The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors.
+oldest:
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt torch
+	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable . \
+		hypothesis jsonschema pillow pytest
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -o filterwarnings= -p no:cacheprovider \
+		$(patsubst %,tests/test_%.py,$(OLDEST))
+OLDEST := adversarial certificate checkpoint compare files fold graph nir_file onnx_file primitives quantize \
+	readout report simulators tolerance trace
+
+# The wheel and the source distribution, built as for a release; the wheel is installed and its demo run elsewhere.
+wheel: install
+	rm -rf build/dist build/wheel
+	$(BIN)/python -m build --outdir build/dist
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/dist/*.whl
+	mkdir -p build/wheel/elsewhere
+	cd build/wheel/elsewhere && ../bin/msg-deploy demo
 
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,5 +1,6 @@
-"""Writes docs/cli.md, docs/api.md, docs/metadata.md and the schemas from the code. Run by `make docs`;
-tests compare them.
+"""Writes docs/cli.md, docs/api.md, docs/metadata.md and the schemas from the code.
+
+Run by `make docs`; tests compare them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from msg_deploy.report.data import schema_as_text
 
 METADATA = """# What files say
 
-A .nir file of ours holds one JSON text in `metadata["msg_deploy"]` of its graph, an .onnx file the same in its
-property `msg_deploy`: [Metadata](#metadata), of which [metadata-schema.json](metadata-schema.json) is the JSON
-schema. A checkpoint (.pt) holds [CheckpointMetadata](#checkpointmetadata) beside its tensors. Fields that are not
-listed are refused. `format` changes when a field goes or means something else; older ones stay readable."""
+A .nir file of ours holds one JSON text in `metadata["msg_deploy"]` of its graph, an .onnx file the
+same in its property `msg_deploy`: [Metadata](#metadata), of which
+[metadata-schema.json](metadata-schema.json) is the JSON schema. A checkpoint (.pt) holds
+[CheckpointMetadata](#checkpointmetadata) beside its tensors. Fields that are not listed are
+refused. `format` changes when a field goes or means something else; older ones stay readable."""
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n\n"
 CONFIG: ConfigDict = {

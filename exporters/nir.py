@@ -33,6 +33,7 @@ from msg_deploy.deployment import (
 )
 from msg_deploy.errors import FileError, GraphError, reason
 from msg_deploy.exporters.dialects import arranged, restored
+from msg_deploy.exporters.heap import Heap
 from msg_deploy.exporters.inline import inline, renamed, with_origins
 from msg_deploy.exporters.legacy import completed, spread
 from msg_deploy.files import write_bytes
@@ -186,8 +187,9 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
             if not isinstance(root, h5py.Group):
                 raise GraphError("has no group 'node', so it is HDF5 but not NIR.")
             budget = _Budget(max(UNPACKED, min(MAX_BYTES, LARGEST_RATIO * path.stat().st_size)))
-            _weigh(root, "node", budget, 0)
-            return _load(root)
+            heap = Heap(file)
+            _weigh(root, "node", budget, heap, 0)
+            return _load(root, heap, "node")
     except GraphError as error:
         raise FileError(path, str(error)) from error
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -203,7 +205,7 @@ class _Budget:
     objects: int = MAX_NODES * 16
 
 
-def _weigh(group: h5py.Group, place: str, budget: _Budget, depth: int) -> None:
+def _weigh(group: h5py.Group, place: str, budget: _Budget, heap: Heap, depth: int) -> None:
     """Refuse what is too large, too deep or leads elsewhere, by headers alone."""
     if depth > MAX_DEPTH:
         raise GraphError(f"{place}: is nested deeper than {MAX_DEPTH} levels.")
@@ -216,16 +218,15 @@ def _weigh(group: h5py.Group, place: str, budget: _Budget, depth: int) -> None:
         if budget.objects < 0:
             raise GraphError("has too many objects.")
         if isinstance(item, h5py.Group):
-            _weigh(item, where, budget, depth + 1)
+            _weigh(item, where, budget, heap, depth + 1)
         elif isinstance(item, h5py.Dataset):
-            _weigh_dataset(item, where, budget)
+            _weigh_dataset(item, where, budget, heap)
         else:
             raise GraphError(f"{where}: is neither a group nor a dataset.")
 
 
-def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
-    known = h5py.check_string_dtype(item.dtype)
-    text = known is not None
+def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget, heap: Heap) -> None:
+    text = h5py.check_string_dtype(item.dtype) is not None
     if item.external or item.is_virtual:
         raise GraphError(f"{where}: keeps its data in another file, which is not followed.")
     if not text and item.dtype.kind not in "fiub":
@@ -233,8 +234,8 @@ def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
     if item.shape is None:
         raise GraphError(f"{where}: is empty.")
     budget.bytes -= int(np.prod(item.shape, dtype=object)) * max(item.dtype.itemsize, 1)
-    if known is not None and known.length is None and budget.bytes >= 0:
-        budget.bytes -= _lengths_of_texts(item, where)
+    if budget.bytes >= 0 and _varies(item):
+        budget.bytes -= int(heap.references(item, where)["length"].sum(dtype=np.int64))
     if budget.bytes < 0:
         raise GraphError(
             f"{where}: the file declares more data than are read: at most {UNPACKED >> 20} MiB, or "
@@ -242,32 +243,22 @@ def _weigh_dataset(item: h5py.Dataset, where: str, budget: _Budget) -> None:
         )
 
 
-def _lengths_of_texts(item: h5py.Dataset, where: str) -> int:
-    """What texts of variable length claim to be long, together, in bytes.
-
-    HDF5 allocates what they claim before it looks for them. They are (length, address, index), of
-    4, 8 and 4 bytes with the usual sizes ("HDF5 File Format Specification", VIII.D).
-    """
-    if item.id.get_storage_size() == 0:
-        return 0
-    offset, sizes = item.id.get_offset(), item.file.id.get_create_plist().get_sizes()
-    if offset is None or sizes != (8, 8):
-        raise GraphError(f"{where}: keeps text in chunks; write the file with nir.write.")
-    with Path(item.file.filename).open("rb") as raw:
-        raw.seek(item.file.userblock_size + offset)
-        references = np.frombuffer(raw.read(16 * item.size), "<u4")
-    return int(references[::4].sum(dtype=np.int64))
-
-
-def _load(group: h5py.Group) -> dict[str, Any]:
+def _load(group: h5py.Group, heap: Heap, place: str) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, item in group.items():
+        where = f"{place}/{name}"
         if isinstance(item, h5py.Group):
-            content[name] = _load(item)
+            content[name] = _load(item, heap, where)
         else:
-            value = item[()]
+            value = heap.texts(item, where) if _varies(item) else item[()]
             content[name] = value.decode("utf-8") if isinstance(value, bytes) else value
     return content
+
+
+def _varies(item: h5py.Dataset) -> bool:
+    """Whether it holds texts of variable length."""
+    known = h5py.check_string_dtype(item.dtype)
+    return known is not None and known.length is None
 
 
 def _graph(content: dict[str, Any], assumed: list[str], place: str = "node") -> nir.NIRGraph:

@@ -164,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile on a file of a stranger
         raise FileError(
             path,
             f"is not a whole torch checkpoint ({reason(error)}); "
@@ -180,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
             "holds a pickle of Python objects, which could run code and is not loaded; only "
             "tensors and plain values are accepted. Write it with msg_deploy.save.",
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, OSError) as error:
+    except Exception as error:  # torch's unpickler on a file of a stranger
         raise FileError(path, f"is damaged ({reason(error)}); write it again.") from error
     if not (isinstance(content, dict) and set(content) == {"msg_deploy", "state"}):
         raise FileError(

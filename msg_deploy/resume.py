@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def read_state(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
         saved, state = content["options"], content["state"]
         complete = set(state) == FIELDS
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # torch's unpickler on a damaged file
         raise FileError(
             path, f"is not the state of a training ({reason(error)}); remove it to start anew."
         ) from error

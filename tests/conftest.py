@@ -14,6 +14,22 @@ from msg_deploy.networks import SpikingNetwork
 from msg_deploy.train import TrainingOptions, train
 from msg_deploy.zoo import build
 
+SLOW = ("test_docs", "test_mutations", "test_scripts", "test_shards", "test_chip_networks")
+"""Modules whose tests run commands, train, or count everything: what `make quick` leaves out."""
+APART = "test_docs"
+"""Its tests share nothing, so that several processes may have some each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow modules first, so that none is left for the end; a module stays together."""
+    for item in items:
+        module = item.path.stem
+        if module in SLOW:
+            item.add_marker("slow")
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if module == APART else module))
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -178,7 +178,11 @@ def test_outputs_are_those_of_the_module() -> None:
     np.testing.assert_allclose(own.scores, own.outputs.sum(axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [SNNTORCH["subtract"], SPIKINGJELLY["LIF"], NORSE["LIF"]], ids=str)
+@pytest.mark.parametrize(
+    "make",
+    [SNNTORCH["subtract"], SPIKINGJELLY["LIF"], NORSE["LIF"]],
+    ids=["snntorch", "spikingjelly", "norse"],
+)
 def test_check_and_export(make: Make, tmp_path: Any) -> None:
     network = ForeignNetwork(between(make), SPEC, STEPS, readout=msg_deploy.TWO(STEPS), dt=None)
     deployment = msg_deploy.export(network, tmp_path / "model.nir")

@@ -18,13 +18,14 @@ from msg_deploy.errors import UsageError
 from msg_deploy.exporters.fold import FOLDS, fold_two
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision
-from msg_deploy.sim.fast import Fast, events, int8, packed
+from msg_deploy.sim.fast import Fast, events, int8, kernels, packed
 from msg_deploy.sim.fast.chunks import chunks
 from msg_deploy.sim.fast.engine import Engine
+from msg_deploy.sim.integer import kernels as integer_kernels
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.torch_core import TorchCore
 from msg_deploy.sim.torch_layers import LAYERS, Context
-from tests.helpers import chain, lif, random_network
+from tests.helpers import chain, lif, random_network, samples
 from tests.strategies import deployments
 from tests.test_properties import assert_same, stimulus
 
@@ -374,3 +375,28 @@ def test_density(shape: tuple[int, ...], share: float) -> None:
         x = x.contiguous(memory_format=torch.channels_last)
     expected = float(x.mean()) if x.numel() else 0.0
     assert events.density(x) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("work", [0, 2**40])
+def test_kernels_for_one_thread_and_several_agree(
+    work: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the work: all samples by the one, all by the other."""
+    deployment = trace(random_network("convnet", steps=4))
+    inputs = np.repeat(samples(3)[None], 4, axis=0)
+    expected = Fast().run(deployment, inputs, "float32")
+    monkeypatch.setattr(kernels, "SERIAL", work)
+    found = Fast().run(deployment, inputs, "float32")
+    assert all(np.array_equal(found.spikes[n], expected.spikes[n]) for n in expected.spikes)
+    assert np.array_equal(found.scores, expected.scores)
+
+
+def test_kernels_for_several_threads_have_machine_code_of_their_own() -> None:
+    """Numba keeps machine code by name; one name for both would give one for both."""
+    found = [k for k in vars(kernels).values() if isinstance(k, kernels.Kernel)]
+    found.append(integer_kernels.advance)
+    assert len(found) == 7
+    for made in found:
+        serial, parallel = made.serial.py_func, made.parallel.py_func  # type: ignore[attr-defined]
+        assert parallel.__qualname__ == f"{serial.__qualname__}_parallel"
+        assert made.parallel.targetoptions["parallel"]  # type: ignore[attr-defined]

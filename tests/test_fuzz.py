@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.edits import EDITS
-from tests.fuzz.readers import READERS, attempt, seeds
+from tests.fuzz.readers import CORPUS, READERS, attempt, seeds
+
+
+FINDINGS = CORPUS.with_name("findings")
 
 
 class Drawn:
@@ -26,9 +29,14 @@ class Drawn:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_the_corpus_is_read(kind: str, tmp_path: Path) -> None:
-    """Whole files are accepted; what stands beside them under `broken` is refused."""
     for path in seeds(kind):
         assert attempt(kind, path.read_bytes(), tmp_path), path
+
+
+@pytest.mark.parametrize("path", sorted(FINDINGS.iterdir()), ids=lambda path: path.name)
+def test_findings_are_refused(path: Path, tmp_path: Path) -> None:
+    """Files on which a reader once raised something else, hung, or took gigabytes."""
+    assert not attempt(path.suffix[1:], path.read_bytes(), tmp_path)
 
 
 @pytest.mark.parametrize("kind", READERS)

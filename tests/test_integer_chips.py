@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msg_deploy.sim.fast import kernels
 from msg_deploy.sim.integer.engine import Engine, IntegerRun
 from msg_deploy.sim.integer.network import Edge, Entry, IntegerNetwork, Neurons, linear, row
 from msg_deploy.sim.integer.neuron import IntegerNeuron, Parameters
@@ -339,3 +340,20 @@ def test_akida(seed: int) -> None:
     )
     found = run(law, Parameters(threshold=threshold), forward, x)
     assert np.array_equal(found.spikes["n1"][:, 0], x @ forward.T > threshold)
+
+
+# --------------------------------------------------------------------------- one thread, several
+
+
+@pytest.mark.parametrize("law", [ODIN, LOIHI], ids=["odin", "loihi"])
+def test_kernels_for_one_thread_and_several_agree(
+    law: IntegerNeuron, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the work: all by the one, all by the other."""
+    _, forward, _, x = drawn(3, (0, 7), 0.7)
+    found = []
+    for work in (0, 2**40):
+        monkeypatch.setattr(kernels, "SERIAL", work)
+        found.append(run(law, Parameters(threshold=9), forward, x).spikes["n1"])
+    assert found[0].any()
+    assert np.array_equal(*found)

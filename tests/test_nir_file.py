@@ -17,6 +17,7 @@ from msg_deploy.deployment import METADATA_KEY, Deployment, Timing
 from msg_deploy.errors import FileError
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.fold import fold_two
+from msg_deploy.exporters.heap import Heap
 from msg_deploy.exporters.trace import trace
 from msg_deploy.sim.compare import compare_parameters
 from msg_deploy.sim.reference import Reference
@@ -248,3 +249,22 @@ def test_random_corruption_is_our_error_or_none(file: Path, changes: Any) -> Non
         return
     with np.errstate(all="ignore"):
         Reference().run(read, np.zeros((read.timing.steps, 1, *read.input.shape)))
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_texts_are_those_that_hdf5_reads(tmp_path: Path, libver: str) -> None:
+    """Empty and long ones, more than a collection of the heap holds, behind a user's block."""
+    random = np.random.default_rng(0)
+    texts = ["é" * int(n) for n in random.integers(0, 300, 1000)] + ["", "x" * 100_000]
+    path = tmp_path / "texts.h5"
+    with h5py.File(path, "w", libver=libver, userblock_size=512) as content:
+        content["one"] = "größe"
+        content["many"] = np.array(texts, object).reshape(2, -1)
+        content.create_dataset("none", (3,), h5py.string_dtype())
+    with h5py.File(path) as content:
+        heap = Heap(content)
+        assert heap.texts(content["one"], "one") == "größe".encode()
+        for name in ("many", "none"):
+            found, expected = heap.texts(content[name], name), content[name][()]
+            assert found.shape == expected.shape
+            assert np.array_equal(found, expected)

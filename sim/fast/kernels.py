@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -43,7 +44,20 @@ class Kernel:
 
 def kernel(function: Callable[..., None]) -> Kernel:
     """Decorator: compile, keeping the machine code on disk."""
-    return Kernel(numba.njit(cache=True)(function), numba.njit(cache=True, parallel=True)(function))
+    serial = numba.njit(cache=True)(function)
+    return Kernel(serial, numba.njit(cache=True, parallel=True)(_renamed(function)))
+
+
+def _renamed(function: Callable[..., None]) -> Callable[..., None]:
+    """A copy under another name: numba keeps machine code by name and types, not by options.
+
+    Under one name, whichever was compiled first would be taken from the disk for both.
+    """
+    name = f"{function.__name__}_parallel"
+    code = function.__code__.replace(co_name=name)
+    copy = FunctionType(code, function.__globals__, name, function.__defaults__)
+    copy.__module__, copy.__qualname__ = function.__module__, name
+    return copy
 
 
 @kernel

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba import prange
 
 from msg_deploy.sim.fast.kernels import BLOCK as BLOCK
@@ -73,24 +74,30 @@ class Code(NamedTuple):
     per_add: bool
 
 
-def code(neuron: IntegerNeuron) -> Code:
-    """The fields of a law as numbers."""
-    return Code(
-        neuron.synapses,
-        _limits(neuron.membrane),
-        _limits(neuron.current),
-        _fading(neuron.membrane_decay),
-        _fading(neuron.current_decay),
-        _position(DecayAt, neuron.decay_current_at),
-        _position(DecayAt, neuron.decay_at),
-        neuron.leak_on_spike,
-        neuron.increment,
-        _position(Compare, neuron.compare),
-        _position(CompareAt, neuron.compare_at),
-        _position(Reset, neuron.reset),
-        neuron.reset_current,
-        neuron.max_spikes,
-        neuron.per_add,
+def code(neuron: IntegerNeuron) -> npt.NDArray[np.int64]:
+    """A law as numbers, which `law_of` makes a `Code` of again.
+
+    Parallel kernels of numba take arrays and numbers, and tuples of these, but not tuples in them.
+    """
+    return np.array(
+        [
+            neuron.synapses,
+            *_limits(neuron.membrane),
+            *_limits(neuron.current),
+            *_fading(neuron.membrane_decay),
+            *_fading(neuron.current_decay),
+            _position(DecayAt, neuron.decay_current_at),
+            _position(DecayAt, neuron.decay_at),
+            neuron.leak_on_spike,
+            neuron.increment,
+            _position(Compare, neuron.compare),
+            _position(CompareAt, neuron.compare_at),
+            _position(Reset, neuron.reset),
+            neuron.reset_current,
+            neuron.max_spikes,
+            neuron.per_add,
+        ],
+        np.int64,
     )
 
 
@@ -105,6 +112,28 @@ def _limits(found: Range) -> Limits:
 def _fading(decay: Decay) -> Fading:
     kind, rounding = _position(DecayKind, decay.kind), _position(Rounding, decay.rounding)
     return Fading(kind, decay.bits, rounding, decay.least)
+
+
+@numba.njit(cache=True)
+def law_of(numbers):  # type: ignore[no-untyped-def]
+    """The opposite of `code`."""
+    return Code(
+        numbers[0],
+        Limits(numbers[1], numbers[2], numbers[3]),
+        Limits(numbers[4], numbers[5], numbers[6]),
+        Fading(numbers[7], numbers[8], numbers[9], numbers[10] != 0),
+        Fading(numbers[11], numbers[12], numbers[13], numbers[14] != 0),
+        numbers[15],
+        numbers[16],
+        numbers[17] != 0,
+        numbers[18] != 0,
+        numbers[19],
+        numbers[20],
+        numbers[21],
+        numbers[22] != 0,
+        numbers[23],
+        numbers[24] != 0,
+    )
 
 
 @numba.njit(cache=True)
@@ -214,7 +243,7 @@ def advance(  # type: ignore[no-untyped-def]
     currents,
     membrane,
     numbers,
-    law,
+    coded,
     block,
     emitted,
     decisions,
@@ -224,13 +253,14 @@ def advance(  # type: ignore[no-untyped-def]
 ):
     """All steps of a layer, by blocks of so many neurons.
 
-    x is used unless `law.per_add`; else events (T, B, J), which do what `columns` says. `numbers`
-    as `Numbers`. summed: the sum of the currents after each step.
+    x is used unless events are added one by one; else events (T, B, J), which do what `columns`
+    says. `numbers` as `Numbers`, `coded` by `code`. summed: currents added up, after each step.
     """
     steps, batch, count = emitted.shape
     blocks = (count + block - 1) // block
-    into_membrane = law.per_add and law.synapses == 0
     for k in prange(batch * blocks):
+        law = law_of(coded)
+        into_membrane = law.per_add and law.synapses == 0
         b, start = k // blocks, (k % blocks) * block
         end = min(start + block, count)
         of_membrane, of_current = tally[k, MEMBRANE], tally[k, CURRENT]
