@@ -10,7 +10,6 @@ import pytest
 from tests.fuzz.edits import EDITS
 from tests.fuzz.readers import CORPUS, READERS, attempt, seeds
 
-
 FINDINGS = CORPUS.with_name("findings")
 
 
