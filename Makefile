@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: install
 	$(BIN)/msg-deploy demo
 
-test: install lint types site pytest
+test: install lint types site pytest oldest
 
 install: $(VENV)/.installed
 
