@@ -199,7 +199,7 @@ def test_on_a_cluster_a_worker_of_which_is_killed(
         n_workers=2,
         threads_per_worker=2,
         processes=True,
-        dashboard_address=None,
+        dashboard_address=":0",
         local_directory=str(tmp_path),
     ) as cluster:
         address = cluster.scheduler_address
@@ -227,7 +227,7 @@ def test_clusters_that_are_not_there(
     with pytest.raises(UsageError, match=r"no scheduler of dask\.distributed answers there"):
         check(scheduler="nonsense")
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         pytest.raises(UsageError, match="has no workers"),
     ):
         check(scheduler=cluster.scheduler_address)
