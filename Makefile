@@ -41,13 +41,15 @@ pytest: install
 quick: install
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow'
 
-# The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors.
+# The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors;
+# the published schema is that of the newest pydantic.
 oldest:
 	$(PYTHON) -m venv build/oldest
 	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt torch
 	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable . \
 		hypothesis jsonschema pillow pytest
 	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -o filterwarnings= -p no:cacheprovider \
+		--deselect tests/test_report.py::test_the_published_schema_is_up_to_date \
 		$(patsubst %,tests/test_%.py,$(OLDEST))
 OLDEST := adversarial certificate checkpoint compare files fold graph nir_file onnx_file primitives quantize \
 	readout report simulators tolerance trace
