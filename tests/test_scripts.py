@@ -1,10 +1,13 @@
-"""Examples and benchmarks run and say what they should."""
+"""Benchmarks run and say what they should."""
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,12 +18,6 @@ def run(script: str, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def test_own_network(tmp_path: Path) -> None:
-    shown = run("examples/own_network.py", str(tmp_path))
-    assert shown.splitlines()[-1].startswith("PROVEN: 0 mismatching of ")
-    assert (tmp_path / "own.nir").exists()
 
 
 def test_simulate_benchmark() -> None:
@@ -60,3 +57,29 @@ def test_foldings_benchmark(trained_file: Path) -> None:
     for name in ("delay", "bank", "leak", "host"):
         assert f"| {name} |" in shown
     assert "| 0 of 20 |" in shown
+
+
+def test_a_commit_is_cloned_once_or_not_at_all(tmp_path: Path) -> None:
+    """What `make chips` does for Verilog that is on no package index."""
+    scripts = runpy.run_path(str(ROOT / "benchmarks" / "environments.py"))
+    origin, folder = tmp_path / "origin", tmp_path / "here"
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", str(origin), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    origin.mkdir()
+    git("init", "--quiet")
+    (origin / "neuron.v").write_text("first")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    first = git("rev-parse", "HEAD")
+    (origin / "neuron.v").write_text("second")
+    git("commit", "--quiet", "-am", "second")
+    with pytest.raises(scripts["BuildError"]):
+        scripts["clone"](folder, str(origin), "0" * 40)
+    assert not folder.exists()
+    scripts["clone"](folder, str(origin), first)
+    assert (folder / "neuron.v").read_text() == "first"
+    scripts["clone"](folder, "nowhere", first)
