@@ -7,7 +7,6 @@ are refused; every node is built one by one so that an error names it.
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from msg_deploy.exporters.dialects import arranged, restored
 from msg_deploy.exporters.heap import Heap
 from msg_deploy.exporters.inline import inline, renamed, with_origins
 from msg_deploy.exporters.legacy import completed, spread
-from msg_deploy.files import write_bytes
+from msg_deploy.files import write_made
 from msg_deploy.graph import Plan, plan
 from msg_deploy.options import ResetMode
 
@@ -90,9 +89,7 @@ def write(deployment: Deployment, path: str | Path) -> None:
     dialect = deployment.provenance.dialect
     # Other dialects hold what their destination was measured with, and nothing else.
     graph = with_origins(flat) if dialect == "nir" else arranged(flat, dialect)
-    made = io.BytesIO()
-    nir.write(made, graph)
-    write_bytes(Path(path), made.getbuffer())
+    write_made(Path(path), lambda file: nir.write(file, graph))
 
 
 def _with_input_shape(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import pickle
 import zipfile
 from dataclasses import field, replace
@@ -19,7 +18,7 @@ from torch import nn
 from msg_deploy.architecture import describe, rebuild
 from msg_deploy.deployment import InputSpec, IntegerForm, Provenance, Timing, explain
 from msg_deploy.errors import FileError, UsageError, reason
-from msg_deploy.files import write_bytes
+from msg_deploy.files import write_made
 from msg_deploy.networks import SpikingNetwork
 from msg_deploy.readout import TWO
 
@@ -98,9 +97,7 @@ def save(network: SpikingNetwork, path: str | Path, training: dict[str, Any] | N
         integers=network.integers,
     )
     content = {"msg_deploy": _METADATA.dump_json(metadata).decode(), "state": network.state_dict()}
-    made = io.BytesIO()
-    torch.save(content, made)
-    write_bytes(Path(path), made.getbuffer())
+    write_made(Path(path), lambda file: torch.save(content, file))
 
 
 def load(path: str | Path, body: nn.Module | None = None) -> SpikingNetwork:

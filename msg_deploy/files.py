@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from msg_deploy.errors import FileError, reason
@@ -39,13 +40,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` to `path`, whole or not at all.
-
-    Libraries that write files themselves are given memory, and this the result: on a full disk some
-    of them raise errors of other kinds, and HDF5 does not let go of the file.
-    """
+    """Write `content` to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_made(path: Path, make: Callable[[io.BytesIO], object]) -> None:
+    """Write what a library makes of a file to `path`, whole or not at all.
+
+    Args:
+        path: to write.
+        make: writes into memory: on a full disk some libraries raise errors of other kinds, and
+            HDF5 does not let go of the file.
+    """
+    made = io.BytesIO()
+    make(made)
+    write_bytes(path, made.getbuffer())
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], mark: str) -> None:

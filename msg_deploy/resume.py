@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from msg_deploy.errors import FileError, UsageError, reason
-from msg_deploy.files import write_bytes
+from msg_deploy.files import write_made
 
 FIELDS = {"network", "optimizer", "schedule", "masking", "shuffling", "random", "progress"}
 
@@ -20,9 +19,8 @@ def write_state(path: Path, options: dict[str, Any], state: dict[str, Any]) -> N
     Raises:
         FileError: the file cannot be written.
     """
-    made = io.BytesIO()
-    torch.save({"options": options, "state": state}, made)
-    write_bytes(path, made.getbuffer())
+    content = {"options": options, "state": state}
+    write_made(path, lambda file: torch.save(content, file))
 
 
 def read_state(path: Path, options: dict[str, Any]) -> dict[str, Any]:
