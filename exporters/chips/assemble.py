@@ -20,7 +20,7 @@ from msg_deploy.sim.integer.network import (
     Transform,
     flatten,
 )
-from msg_deploy.sim.integer.rules import Range
+from msg_deploy.sim.integer.rules import Range, WeightError
 
 
 def built(
@@ -31,12 +31,12 @@ def built(
         return None
     try:
         return assembled(network, neurons, **options)
+    except WeightError as error:
+        text = str(error).rstrip(".")
+        findings.law("", f"{text}; quantize with fewer bits (msg-deploy quantize --bits 6).")
     except GraphError as error:
-        text = str(error)
-        if "weights" in text:
-            text = f"{text.rstrip('.')}; quantize with fewer bits (msg-deploy quantize --bits 6)."
-        findings.law("", text)
-        return None
+        findings.law("", str(error))
+    return None
 
 
 def assembled(

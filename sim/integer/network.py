@@ -24,7 +24,7 @@ from msg_deploy.errors import GraphError
 from msg_deploy.graph import Incoming, Plan
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.integer.neuron import IntegerNeuron, Numbers, Parameters, numbers
-from msg_deploy.sim.integer.rules import Range
+from msg_deploy.sim.integer.rules import Range, WeightError
 
 PRODUCTS = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d)
 """Transforms with weights."""
@@ -213,7 +213,7 @@ class IntegerNetwork:
                 weights = np.asarray(source.node.weight)
                 problem = node.neuron.weights.problem(weights.astype(np.int64))
                 if problem:
-                    raise GraphError(f"node {edge.source!r}: {problem}")
+                    raise WeightError(f"node {edge.source!r}: {problem}")
             if node.neuron.per_add:
                 self._check_events(edge.source, source)
 

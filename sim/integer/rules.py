@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from msg_deploy.errors import UsageError
+from msg_deploy.errors import GraphError, UsageError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 LARGEST = 2**60
@@ -161,6 +161,10 @@ class WeightMode:
         """Which weights it holds."""
         inside = (weights >= self.low) & (weights <= self.high)
         return inside & (weights % self.step == 0)
+
+
+class WeightError(GraphError):
+    """Weights that no mode of a layer's `WeightFormat` holds."""
 
 
 @dataclass(frozen=True, config=STRICT)
