@@ -91,18 +91,29 @@ def problems(name: str, deployment: Deployment, approximate: bool = False) -> li
     return [str(p) for p in target(name).fit(deployment, approximate).problems]
 
 
+def environments(vendor: str) -> Path:
+    """The folder with a vendor's environment, which must be there, else the test is skipped."""
+    folder = Path(os.environ.get(vendors.VENDORS) or ROOT / "build" / "chips")
+    if not (folder / vendor / "bin" / "python").is_file():
+        pytest.skip(f"{vendors.title(vendor)} is not installed; `make chips` does it")
+    return folder
+
+
+def vendor_python(vendor: str) -> Path:
+    """Its Python."""
+    python = vendors.python_of(vendor, environments(vendor))
+    assert python is not None
+    return python
+
+
 def against_vendor(
     name: str, deployment: Deployment, inputs: Any, approximate: bool = False
 ) -> VendorComparison:
     """Our simulation against the vendor's model, which must be installed."""
     vendor = target(name).vendor
-    folder = Path(os.environ.get(vendors.VENDORS) or ROOT / "build" / "chips")
-    if not (folder / vendor / "bin" / "python").is_file():
-        pytest.skip(f"{vendors.title(vendor)} is not installed; `make chips` does it")
+    python = vendor_python(vendor)
     chip = target(name).fit(deployment, approximate)
     assert chip.problems == ()
-    python = vendors.python_of(vendor, folder)
-    assert python is not None
     theirs = vendors.run(vendor, python, files_of(chip), inputs)
     return vendors.compared(vendor, ChipSimulator(chip).run(inputs), theirs)
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -42,6 +41,16 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "txt": lambda path: write_text(path, "x" * 100_000),
 }
 
+
+def said(script: str, *arguments: str) -> list[str]:
+    """Lines that a script prints, run by a Python of its own, which must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-W", "ignore", "-c", script, *arguments]
+    result = subprocess.run(program, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
 # --------------------------------------------------------------------------- memory
 
 LIMITED = """
@@ -67,9 +76,8 @@ def hdf5_bomb(path: Path) -> None:
         zeros = file.create_dataset(
             "node/weight", (2**29,), "f8", chunks=(2**24,), compression="gzip", compression_opts=9
         )
-        packed = zeros.id.read_direct_chunk
         zeros[: 2**24] = 0
-        mask, chunk = packed((0,))
+        mask, chunk = zeros.id.read_direct_chunk((0,))
         for start in range(2**24, 2**29, 2**24):
             zeros.id.write_direct_chunk((start,), chunk, mask)
 
@@ -125,8 +133,13 @@ def pt_packed(path: Path) -> None:
 
 
 def onnx_claim(path: Path) -> None:
-    """Weights of 2^40 numbers, in a file beside that is short."""
-    _initializer(path, [2**20, 2**20], b"")
+    """Weights of 2^40 numbers, none of which are there."""
+    model = onnx.load(CORPUS / "onnx" / "mlp.onnx")
+    tensor = model.graph.initializer[0]
+    del tensor.dims[:]
+    tensor.dims.extend([2**20, 2**20])
+    tensor.raw_data = b""
+    path.write_bytes(model.SerializeToString())
 
 
 def onnx_constant(path: Path) -> None:
@@ -135,15 +148,6 @@ def onnx_constant(path: Path) -> None:
     shape = onnx.numpy_helper.from_array(np.array([2**20, 2**20]), "shape")
     model.graph.initializer.append(shape)
     model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["shape"], ["many"]))
-    path.write_bytes(model.SerializeToString())
-
-
-def _initializer(path: Path, dims: list[int], raw: bytes) -> None:
-    model = onnx.load(CORPUS / "onnx" / "mlp.onnx")
-    tensor = model.graph.initializer[0]
-    del tensor.dims[:]
-    tensor.dims.extend(dims)
-    tensor.raw_data = raw
     path.write_bytes(model.SerializeToString())
 
 
@@ -175,16 +179,9 @@ def test_bombs_are_refused_within_one_gibibyte(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size < 8 * 2**20
         places.append(str(tmp_path / name))
     whole = [str(next((CORPUS / kind).iterdir())) for kind in READERS]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LIMITED, *places, *whole],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    lines = [line.split()[0] for line in result.stdout.splitlines()]
-    assert result.returncode == 0, result.stderr
-    assert lines == ["refused"] * len(places) + ["accepted"] * len(whole), result.stdout
+    lines = said(LIMITED, *places, *whole)
+    words = [line.split()[0] for line in lines]
+    assert words == ["refused"] * len(places) + ["accepted"] * len(whole), lines
 
 
 # --------------------------------------------------------------------------- a full disk
@@ -348,17 +345,8 @@ def test_read_only_folders() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o555)
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        script = textwrap.dedent(READ_ONLY)
-        result = subprocess.run(
-            [sys.executable, "-c", script, str(folder)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        lines = said(READ_ONLY, temporary)
         folder.chmod(0o755)
-        assert result.returncode == 0, result.stderr
-        lines = result.stdout.splitlines()
         assert [line.split()[0] for line in lines] == list(WRITERS)
         assert all("cannot be written (Permission denied)" in line for line in lines)
         assert list(folder.iterdir()) == []

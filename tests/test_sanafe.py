@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from msg_deploy.onchip.simulator import ChipSimulator
 from msg_deploy.onchip.vendor import VendorError
 from msg_deploy.onchip.vendors import sanafe
 from msg_deploy.report.chip import chip_as_html
-from tests.chips import ROOT, Draw, neurons, row
+from tests.chips import Draw, environments, neurons, row
 from tests.test_target_loihi2 import convnet, counts, delayed, mlp, read_out, recurrent
 
 LOIHI = target("loihi2")
@@ -50,14 +49,6 @@ def read(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a description says."""
     with np.load(io.BytesIO(files["network.npz"])) as content:
         return json.loads(files["network.json"]), dict(content)
-
-
-def environments() -> Path:
-    """Where SANA-FE is, or the test is skipped."""
-    folder = Path(os.environ.get(vendors.VENDORS) or ROOT / "build" / "chips")
-    if not (folder / "sanafe" / "bin" / "python").is_file():
-        pytest.skip(f"{sanafe.TITLE} is not installed; see msg_deploy/onchip/vendors/sanafe.py")
-    return folder
 
 
 # --------------------------------------------------------------------------- description
@@ -286,7 +277,7 @@ def test_other_spikes_are_seen() -> None:
 
 def run(deployment: Any, inputs: Any) -> Estimate:
     """By SANA-FE, if it is there."""
-    return estimate(LOIHI.fit(deployment), inputs, environments())
+    return estimate(LOIHI.fit(deployment), inputs, environments("sanafe"))
 
 
 @pytest.mark.parametrize("name", ["lif-bias", "convnet", "recurrent-cubalif", "counts"])

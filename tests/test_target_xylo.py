@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from msg_deploy.sim.integer.network import Edge, Entry, Exit, IntegerNetwork, Ne
 from msg_deploy.sim.integer.neuron import Parameters
 from msg_deploy.sim.reference import Reference
 from tests.chips import (
-    ROOT,
     Draw,
     against_vendor,
     flatten,
@@ -40,6 +38,7 @@ from tests.chips import (
     pool,
     problems,
     row,
+    vendor_python,
 )
 
 AUDIO2, AUDIO3 = target("xylo_audio2"), target("xylo_audio3")
@@ -714,15 +713,6 @@ def test_a_readout_at_its_threshold_is_that_of_xylosim() -> None:
     assert against_vendor("xylo_audio3", deployment, inputs, approximate=True).first is None
 
 
-def xylosim() -> Path:
-    folder = Path(os.environ.get(vendors.VENDORS) or ROOT / "build" / "chips")
-    if not (folder / "xylo" / "bin" / "python").is_file():
-        pytest.skip("xylosim is not installed; `make chips` does it")
-    python = vendors.python_of("xylo", folder)
-    assert python is not None
-    return python
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_two_currents_aliases_and_biases_are_those_of_xylosim(seed: int) -> None:
     """What no graph has, from a specification of its own: the law, to the bit."""
@@ -810,7 +800,7 @@ def test_two_currents_aliases_and_biases_are_those_of_xylosim(seed: int) -> None
         "specification.json": json.dumps(specification).encode(),
         "target.json": json.dumps(about).encode(),
     }
-    theirs = vendors.run("xylo", xylosim(), files, x)
+    theirs = vendors.run("xylo", vendor_python("xylo"), files, x)
     assert ours.spikes["h"].any()
     assert ours.spikes["o"].any()
     for name, thresholds in (("h", threshold), ("o", threshold_out)):

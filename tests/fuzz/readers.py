@@ -38,5 +38,5 @@ def attempt(kind: str, content: bytes, folder: Path) -> bool:
 
 
 def seeds(kind: str) -> list[Path]:
-    """Files of the corpus, small ones that are whole and earlier findings."""
+    """Files of the corpus, small ones that are whole."""
     return sorted((CORPUS / kind).iterdir())
