@@ -12,11 +12,16 @@ test: install lint types site pytest oldest
 
 install: $(VENV)/.installed
 
-# torch first and by its exact version: looser specifications fetch gigabytes of CUDA libraries.
+# A virtual environment: $(call environment,FOLDER,CONSTRAINTS,WHAT). torch first and by its exact version: looser
+# specifications fetch gigabytes of CUDA libraries.
+define environment
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --constraint $(2) torch
+	$(1)/bin/pip install --quiet --disable-pip-version-check --constraint $(2) $(3)
+endef
+
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(call environment,$(VENV),constraints.txt,--editable '.[dev]')
 	touch $@
 
 lint: install
@@ -44,10 +49,7 @@ quick: install
 # The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors;
 # the published schema is that of the newest pydantic.
 oldest:
-	$(PYTHON) -m venv build/oldest
-	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt torch
-	build/oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable . \
-		hypothesis jsonschema pillow pytest
+	$(call environment,build/oldest,constraints-oldest.txt,--editable . hypothesis jsonschema pillow pytest)
 	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -o filterwarnings= -p no:cacheprovider \
 		--deselect tests/test_report.py::test_the_published_schema_is_up_to_date \
 		$(patsubst %,tests/test_%.py,$(OLDEST))
@@ -58,9 +60,7 @@ OLDEST := adversarial certificate checkpoint compare files fold graph nir_file o
 wheel: install
 	rm -rf build/dist build/wheel
 	$(BIN)/python -m build --outdir build/dist
-	$(PYTHON) -m venv build/wheel
-	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build/dist/*.whl
+	$(call environment,build/wheel,constraints.txt,build/dist/*.whl)
 	mkdir -p build/wheel/elsewhere
 	cd build/wheel/elsewhere && ../bin/msg-deploy demo
 
