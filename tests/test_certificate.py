@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from msg_deploy.api import check
-from msg_deploy.deployment import Deployment
+from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import GraphError
 from msg_deploy.grid import dyadic_each
 from msg_deploy.primitives import registry
@@ -178,6 +178,18 @@ def cancelling(random: np.random.Generator) -> Deployment:
     )  # fmt: skip
 
 
+def whole_numbers(random: np.random.Generator) -> Deployment:
+    """Sums that are exact, and mostly cancel, onto membranes that are not."""
+    half = random.integers(2**13, 2**17, (64, 24)) / 2**6
+    other = half + random.integers(-40, 41, half.shape) / 2**6
+    weight = np.concatenate([half, -other], axis=1)
+    first = nir.Linear(np.concatenate([np.eye(24), np.eye(24)]))
+    return chain(
+        first, lif((48,), tau=1e-3, v_threshold=0.25), nir.Linear(weight), lif((64,), tau=2.3e-3),
+        inputs=(24,), outputs=(64,), dt=1e-3, steps=6,
+    )  # fmt: skip
+
+
 def tiny(random: np.random.Generator) -> Deployment:
     """Near the smallest normal number, where some engines flush to zero."""
     weight = random.normal(0, 1e-37, (64, 24)).astype(np.float32)
@@ -259,6 +271,75 @@ def on_grid(random: np.random.Generator, reset: str, shift: float) -> Deployment
         layer(32, 48), lif((32,), tau=4e-3, v_threshold=0.25 + shift / 256, v_reset=-0.25),
         inputs=(32,), outputs=(32,), edges=[("n1", "n3")], dt=1e-3, steps=6, reset=reset,
     )  # fmt: skip
+
+
+def test_exact_sums_that_go_on_with_a_membrane() -> None:
+    """Engines may add product by product to a membrane that is not on the sums' grid."""
+    for seed in range(4):
+        deployment = whole_numbers(np.random.default_rng(seed))
+        inputs = uniform(deployment, 200, seed)
+        certificate = certify(deployment, inputs)
+        assert 0.95 < certificate.share < 1
+        for engine in ENGINES.values():
+            assert broken(certificate, engine.run(deployment, inputs)) == 0
+
+
+MANY = np.full((1, 4000), np.float32(2e-5))
+
+
+@pytest.mark.parametrize("through", ["nothing", "flatten", "scale", "pool", "matrix", "cancelling"])
+def test_edges_that_are_summed_in_one_go(through: str) -> None:
+    """What one edge brings stands in the partial sums while the terms of the other come."""
+    big = 1024.0
+    beside: dict[str, tuple[nir.NIRNode, list[float]]] = {
+        "nothing": (nir.Scale(np.ones(1)), [big]),
+        "flatten": (nir.Flatten({"input": np.array([1, 1])}, 0, -1), [big]),
+        "scale": (nir.Scale(np.full(1, 0.5)), [2 * big]),
+        "pool": (nir.Linear(np.ones((1, 2))), [big, 0.0]),
+        "matrix": (nir.Linear(np.ones((1, 1))), [big]),
+        "cancelling": (nir.Linear(np.array([[1.0, -1.0]])), [big, big]),
+    }
+    node, values = beside[through]
+    shape = (1, 1) if through == "flatten" else (len(values),)
+    total = sum(values) * (0.5 if through == "scale" else 1) * (through != "cancelling")
+    threshold = total + MANY.size * float(MANY[0, 0]) - 0.03
+    nodes = {
+        "a": nir.Input({"input": np.array(shape)}),
+        "b": nir.Input({"input": np.array([MANY.size])}),
+        "beside": node,
+        "many": nir.Linear(MANY),
+        "if": nir.IF(np.ones(1), np.array([threshold]), np.zeros(1)),
+        "output": nir.Output({"output": np.array([1])}),
+    }
+    edges = [("a", "beside"), ("beside", "if"), ("b", "many"), ("many", "if"), ("if", "output")]
+    graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
+    given = InputSpec((len(values) + MANY.size,), "frames", 0.0, 4096.0)
+    deployment = Deployment(graph, Timing(1e-3, 1), given)
+    inputs = np.array([*values, *np.ones(MANY.size)], np.float32)[None, None]
+    certificate = certify(deployment, inputs)
+    membrane = np.float32(big)
+    for weight in MANY[0]:
+        membrane = np.float32(membrane + weight)
+    if through == "cancelling":
+        membrane -= np.float32(big)
+    # This engine is in the class and decides otherwise than exact arithmetic.
+    assert certificate.spikes["if"].all()
+    assert not membrane > np.float32(threshold)
+    assert not certificate.certified["if"].any()
+
+
+def test_a_cycle_that_a_side_branch_feeds() -> None:
+    """Around cycles the order of the graph's nodes is not that of the simulator."""
+    random, two = np.random.default_rng(0), np.array([2])
+    nodes = {name: nir.Linear(random.normal(size=(2, 2))) for name in ("s", "a", "x", "m")}
+    nodes |= {"input": nir.Input({"input": two}), "output": nir.Output({"output": two})}
+    edges = [("input", "n"), ("input", "s"), ("n", "m"), ("m", "n"), ("n", "output"), ("s", "a")]
+    edges += [("s", "x"), ("x", "m"), ("a", "output")]
+    graph = nir.NIRGraph(nodes | {"n": lif((2,))}, edges, metadata={}, type_check=False)
+    deployment = Deployment(graph, Timing(1e-3, 4), InputSpec((2,), "frames"))
+    inputs = uniform(deployment, 3)
+    certificate = certify(deployment, inputs)
+    assert broken(certificate, Reference().run(deployment, inputs, "float32")) == 0
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])

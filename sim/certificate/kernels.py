@@ -48,6 +48,7 @@ def finest(bits, out):  # type: ignore[no-untyped-def]
 def follow(  # type: ignore[no-untyped-def]
     x,
     input_error,
+    input_open,
     input_step,
     reach,
     direct,
@@ -80,7 +81,8 @@ def follow(  # type: ignore[no-untyped-def]
     What is handed in:
 
     - x: exact inputs.
-    - input_error: their bounds, ex.
+    - input_error: their bounds, ex, where the sums end before the state.
+    - input_open: the same where the state goes on with the sums; of length 0 if they are equal.
     - input_step: of inputs without error, (T or 1, B); 0 if not known.
     - reach: sums of magnitudes behind each input, (T or 1, B).
     - direct: gamma of the state's own roundings, (T or 1, B).
@@ -134,6 +136,8 @@ def follow(  # type: ignore[no-untyped-def]
                 if exact:
                     error, step = 0.0, finer
                 else:
+                    if len(input_open):
+                        ex = input_open[te, b, j]
                     error = (
                         keep * error
                         + gain * ex

@@ -6,7 +6,7 @@ To support another primitive, add a function decorated with `follows`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import nir
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msg_deploy.deployment import Shape
 from msg_deploy.grid import dyadic_each
 from msg_deploy.sim.certificate.arithmetic import (
     DIRECT,
@@ -192,17 +193,18 @@ class Neuron:
         """See `Follower`."""
         shape = self.place.shape
         values = flat(x, shape)
-        error = _none(values) if d.error is None else flat(d.error, shape)
+        errors = _errors(d, values, shape)
         if self.current:
             law, signed = self.current
-            values, d = _currents(self.place, law, signed, values, error, d, steps, state[3:])
-            error = _none(values) if d.error is None else d.error.numpy()
+            values, d = _currents(self.place, law, signed, values, errors, d, steps, state[3:])
+            nothing = _none(values)
+            errors = nothing if d.error is None else d.error.numpy(), nothing
         membranes = flat(emitted.membranes if self.spiking else emitted.output, shape)  # type: ignore[arg-type]
         bound = np.empty((steps, *values.shape[1:]), np.float32)
         decided = np.empty((steps if self.spiking else 0, *values.shape[1:]), np.bool_)
         margin = np.empty(decided.shape, np.float32)
         _follow(
-            self.place, self.law, self.rows, values, error, d, membranes, state[:3],
+            self.place, self.law, self.rows, values, errors, d, membranes, state[:3],
             bound, margin, decided,
         )  # fmt: skip
         given = shaped(bound, shape)
@@ -210,6 +212,15 @@ class Neuron:
             return _inexact(given, emitted.output), None
         decisions = Decisions(shaped(decided, shape), shaped(margin, shape), given)
         return spikes(steps, x.shape[1]), decisions
+
+
+def _errors(d: Deviation, values: Array, shape: Shape) -> tuple[Array, Array]:
+    """Errors of sums that end before the state, and of sums that go on with it, if others."""
+    nothing = _none(values)
+    if d.open is None:
+        return nothing if d.error is None else flat(d.error, shape), nothing
+    opened = flat(d.open, shape)
+    return np.zeros_like(opened) if d.error is None else flat(d.error, shape), opened
 
 
 def _none(values: Array) -> Array:
@@ -234,7 +245,7 @@ def _follow(
     law: Law,
     rows: Rows,
     values: Array,
-    error: Array,
+    errors: tuple[Array, Array],
     d: Deviation,
     membranes: Array,
     state: tuple[Array, ...],
@@ -245,7 +256,7 @@ def _follow(
     arithmetic, reach = place.arithmetic, d.reach.to(torch.float64).numpy()
     direct = arithmetic.gamma(d.terms.to(torch.float64) + DIRECT).numpy()
     follow(
-        bound.size, values, error, d.step.numpy(), reach, direct, membranes, *state,
+        bound.size, values, *errors, d.step.numpy(), reach, direct, membranes, *state,
         law.rows, rows.threshold, rows.reset, law.grid, arithmetic.gamma(DRIVEN),
         arithmetic.gamma(SUBTRACTED), 2.0**arithmetic.bits, arithmetic.smallest,
         arithmetic.largest, LEAST, arithmetic.inflation, place.timing.reset == "subtract",
@@ -258,7 +269,7 @@ def _currents(
     law: Law,
     signed: Array,
     values: Array,
-    error: Array,
+    errors: tuple[Array, Array],
     d: Deviation,
     steps: int,
     state: tuple[Array, ...],
@@ -275,7 +286,7 @@ def _currents(
     nothing = np.empty((0, *values.shape[1:]), np.float32)
     never = _no_threshold(values.shape[2])
     _follow(
-        place, law, never, values, error, d, currents, state, bound, nothing, nothing.astype(bool)
+        place, law, never, values, errors, d, currents, state, bound, nothing, nothing.astype(bool)
     )
     each = torch.ones(steps, values.shape[1])
     # Without decay a current is a multiple of the same step for ever.
@@ -398,17 +409,19 @@ class Delay:
     node: stateful.Stateful
 
     def start(self, batch: int) -> Any:
-        """The last errors; the largest reach and most terms so far; the finest step."""
+        """The last errors of both kinds; the largest reach; most terms so far; the finest step."""
         nothing = torch.zeros(batch)
         coarse = torch.full((batch,), torch.inf, dtype=torch.float64)
-        return [self.node.start(batch), nothing, nothing, coarse]
+        return [(self.node.start(batch), self.node.start(batch)), nothing, nothing, coarse]
 
     def advance(
         self, x: Tensor, d: Deviation, emitted: Emitted, steps: int, state: Any
     ) -> tuple[Deviation, None]:
         """See `Follower`."""
-        known = torch.zeros(x.shape, dtype=torch.float32) if d.error is None else d.error
-        error = self.node.advance(known.expand(len(x), *x.shape[1:]), steps, state[0], False).output
+        error, opened = (
+            self._delayed(e, x.shape, steps, last)
+            for e, last in zip((d.error, d.going_on), state[0], strict=True)
+        )
         batch = x.shape[1]
         reach, terms = (
             torch.cat([first[None], each.expand(steps, batch)]).cummax(0).values[1:]
@@ -416,7 +429,12 @@ class Delay:
         )
         finest = torch.cat([state[3][None], d.step.expand(steps, batch)]).cummin(0).values[1:]
         state[1:] = reach[-1], terms[-1], finest[-1]
-        return Deviation(error if bool(error.any()) else None, finest, reach, terms), None
+        found = Deviation(error if bool(error.any()) else None, finest, reach, terms)
+        return found if torch.equal(error, opened) else replace(found, open=opened), None
+
+    def _delayed(self, error: Tensor | None, shape: torch.Size, steps: int, last: Any) -> Tensor:
+        known = torch.zeros(shape, dtype=torch.float32) if error is None else error
+        return self.node.advance(known.expand(shape), steps, last, False).output
 
 
 @follows(nir.Delay)

@@ -22,11 +22,11 @@ from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError
 from msg_deploy.graph import Incoming, Plan, plan
 from msg_deploy.options import Precision
-from msg_deploy.primitives import primitive_of
+from msg_deploy.primitives import pair, primitive_of
 from msg_deploy.sim.certificate.arithmetic import ARITHMETIC, LEAST, PARAMETER
 from msg_deploy.sim.certificate.kernels import finest
 from msg_deploy.sim.certificate.neurons import FOLLOWERS, Follower
-from msg_deploy.sim.certificate.rules import RULES, Deviation, Place, Rule, broadcast, most
+from msg_deploy.sim.certificate.rules import RULES, Deviation, Place, Rule, broadcast, most, settled
 from msg_deploy.sim.fast.engine import Watcher
 from msg_deploy.sim.fast.memory import is_image
 from msg_deploy.sim.fast.stateful import Emitted
@@ -63,7 +63,8 @@ class Propagation(Watcher):
         nodes = deployment.graph.nodes
         self.spiking = [n for n in self.known.order if primitive_of(nodes[n]).spiking]
         self.found = self.record((0, 0))
-        beside = _beside(nodes, self.known)
+        sums = Sums(nodes, self.known)
+        beside = {name: sums.beside(name) for name in self.known.order}
         self.rules: dict[str, Rule] = {}
         self.followers: dict[str, Follower] = {}
         for name in self.known.order:
@@ -79,6 +80,9 @@ class Propagation(Watcher):
                 raise GraphError(f"node {name!r}: {type(node).__name__} cannot be certified.")
         self.states: dict[str, Any] = {}
         self.cyclic = {n for c in components(self.known) if closes(c, self.known) for n in c}
+        # What an engine may add up term by term with what other edges bring.
+        self.summands = {name: sums.within(name) for name in self.known.order}
+        self.beside = beside
         # Where several edges meet, the magnitudes of all of them are needed.
         self.meeting = {
             e.source for edges in self.known.incoming.values() if len(edges) > 1 for e in edges
@@ -177,20 +181,28 @@ class Propagation(Watcher):
             step = torch.minimum(step, d.step)
             reach, terms, exact = reach + d.reach, terms + d.terms, exact & d.exact
         exact = exact & (reach <= self.arithmetic.exactly(step))
-        if bool(exact.all()):
-            return Deviation(None, step, reach, terms)
-        error = self._summed(given)
-        return Deviation(error.masked_fill(broadcast(exact, error), 0), step, reach, terms)
+        error = self._summed(name, edges, given, terms)
+        return settled(error, broadcast(exact, error), step, reach, terms)
 
-    def _summed(self, given: list[Given]) -> Tensor:
-        """The errors of values that are summed, and that of their sum."""
-        gamma = self.arithmetic.gamma(len(given) + PARAMETER)
+    def _summed(
+        self, name: str, edges: list[Incoming], given: list[Given], terms: Tensor
+    ) -> Tensor:
+        """The errors of values that are summed, and that of their sum.
+
+        An engine may take the terms of all edges in any order. Edges of several terms count those
+        of the others themselves (`Place.beside`); a value of one term meets all of them.
+        """
         total = torch.tensor(LEAST)
-        for _, d, magnitudes in given:
+        for edge, (_, d, magnitudes) in zip(edges, given, strict=True):
             assert magnitudes is not None
+            single = self.summands[edge.source] == 1
+            roundings = terms + self.beside[name] if single else len(given)
+            gamma = self.arithmetic.gamma(roundings + PARAMETER)
+            if isinstance(gamma, Tensor):
+                gamma = broadcast(gamma, magnitudes)
             total = total + gamma * magnitudes
-            if d.error is not None:
-                total = total + (1 + gamma) * d.error
+            if d.going_on is not None:
+                total = total + (1 + gamma) * d.going_on
         return total
 
     def _given(self, edge: Incoming, first: int, steps: int) -> Given:
@@ -234,23 +246,32 @@ class Given(NamedTuple):
 def joined(steps: list[Given]) -> Given:
     """Several single steps as one."""
     found = [g.deviation for g in steps]
-    like = next((d.error for d in found if d.error is not None), None)
-    error = magnitudes = None
-    if like is not None:
-        error = torch.cat([torch.zeros_like(like) if d.error is None else d.error for d in found])
+    error, opened = _together([d.error for d in found]), None
+    if any(d.open is not None for d in found):
+        opened = _together([d.going_on for d in found])
+    magnitudes = None
     values = [g.magnitudes for g in steps if g.magnitudes is not None]
     if values:
         magnitudes = torch.cat(values)
     reach, terms = torch.cat([d.reach for d in found]), torch.cat([d.terms for d in found])
-    deviation = Deviation(error, torch.cat([d.step for d in found]), reach, terms)
+    deviation = Deviation(error, torch.cat([d.step for d in found]), reach, terms, opened)
     return Given(steps[0].first, deviation, magnitudes)
+
+
+def _together(errors: list[Tensor | None]) -> Tensor | None:
+    """Of single steps; None where all are 0."""
+    like = next((e for e in errors if e is not None), None)
+    if like is None:
+        return None
+    return torch.cat([torch.zeros_like(like) if e is None else e for e in errors])
 
 
 def _last_users(known: Plan, cyclic: set[str]) -> dict[str, list[str]]:
     """After which node what others gave is not needed any more; cycles need all of theirs."""
     last: dict[str, str] = {}
     kept = set(cyclic)
-    for name in known.order:
+    # The order of the simulator, which may differ from that of `known.order` around cycles.
+    for name in (n for component in components(known) for n in component):
         for edge in known.incoming[name]:
             last[edge.source] = name
             kept |= {edge.source} if name in cyclic else set()
@@ -261,16 +282,41 @@ def _last_users(known: Plan, cyclic: set[str]) -> dict[str, list[str]]:
     return users
 
 
-def _beside(nodes: Mapping[str, nir.NIRNode], known: Plan) -> dict[str, int]:
-    """For each node, the summands of other edges into the nodes behind it."""
-    found = dict.fromkeys(known.order, 0)
-    for edges in known.incoming.values():
-        counts = [_summands(nodes[e.source]) for e in edges]
-        for edge, own in zip(edges, counts, strict=True):
-            found[edge.source] = max(found[edge.source], sum(counts) - own)
-    return found
+class Sums:
+    """How many terms a value is summed of, and how many are summed with it in one go.
 
+    A Scale may be multiplied into what is before it, and Flatten and Output do nothing, so that the
+    terms before them are the terms behind them.
+    """
 
-def _summands(node: Any) -> int:
-    weight = np.asarray(getattr(node, "weight", 0.0))
-    return math.prod(weight.shape[1:]) + 1 if weight.ndim > 1 else 1
+    def __init__(self, nodes: Mapping[str, nir.NIRNode], known: Plan) -> None:
+        self.nodes, self.known = nodes, known
+        self.users: dict[str, list[str]] = {}
+        for name in known.order:
+            for edge in known.incoming[name]:
+                self.users.setdefault(edge.source, []).append(name)
+
+    def _passes(self, name: str) -> bool:
+        return isinstance(self.nodes[name], (nir.Scale, nir.Flatten, nir.Output))
+
+    def within(self, name: str, seen: frozenset[str] = frozenset()) -> int:
+        """Most terms of a node's value."""
+        node: Any = self.nodes[name]
+        if isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
+            return math.prod(pair(node, "kernel_size", 1)) + 1
+        if self._passes(name) and name not in seen:
+            before = (e.source for e in self.known.incoming[name])
+            return max(sum(self.within(n, seen | {name}) for n in before), 1)
+        weight = np.asarray(getattr(node, "weight", 0.0))
+        return math.prod(weight.shape[1:]) + 1 if weight.ndim > 1 else 1
+
+    def beside(self, name: str, seen: frozenset[str] = frozenset()) -> int:
+        """Most terms of other edges that are summed with those of a node."""
+        found = 0
+        for user in self.users.get(name, ()):
+            counts = sum(self.within(e.source) for e in self.known.incoming[user])
+            others = counts - self.within(name)
+            if self._passes(user) and user not in seen:
+                others += self.beside(user, seen | {user})
+            found = max(found, others)
+        return found

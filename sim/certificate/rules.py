@@ -38,12 +38,20 @@ class Deviation:
             multiples of its own. 0: not known.
         reach: bound of the sum of the magnitudes of all summands, float32 (steps or 1, B).
         terms: most summands that are not 0, float32 (steps or 1, B).
+        open: the error where a sum does not end here, but goes on with what other edges bring or
+            with a membrane: sums that are exact for themselves need not be then. None: as `error`.
     """
 
     error: Tensor | None
     step: Tensor
     reach: Tensor
     terms: Tensor
+    open: Tensor | None = None
+
+    @property
+    def going_on(self) -> Tensor | None:
+        """The error where the sum goes on; None: 0."""
+        return self.error if self.open is None else self.open
 
     @property
     def exact(self) -> Tensor:
@@ -58,8 +66,8 @@ class Deviation:
         def cut(values: Tensor) -> Tensor:
             return values[steps] if len(values) > 1 else values
 
-        error = None if self.error is None else cut(self.error)
-        return Deviation(error, cut(self.step), cut(self.reach), cut(self.terms))
+        error, opened = (None if e is None else cut(e) for e in (self.error, self.open))
+        return Deviation(error, cut(self.step), cut(self.reach), cut(self.terms), opened)
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,14 @@ def over(layer: Layer, values: Tensor) -> Tensor:
     return layer(merged).unflatten(0, values.shape[:2])
 
 
-def settled(error: Tensor, step: Tensor, reach: Tensor, terms: Tensor) -> Deviation:
-    """A deviation; an error that is 0 everywhere is left out."""
-    return Deviation(error if bool(error.any()) else None, step, reach, terms)
+def settled(
+    error: Tensor, exact: Tensor | None, step: Tensor, reach: Tensor, terms: Tensor
+) -> Deviation:
+    """A deviation whose error is 0 where the sum is exact, unless it goes on."""
+    if exact is None or not bool(exact.any()):
+        return Deviation(error if bool(error.any()) else None, step, reach, terms)
+    closed = error.masked_fill(exact, 0)
+    return Deviation(closed if bool(closed.any()) else None, step, reach, terms, error)
 
 
 def without_overflow(
@@ -138,7 +151,8 @@ def _moved(node: nir.NIRNode, place: Place) -> Rule:
     layer = LAYERS[type(node)](node, Context(place.timing, place.shape, torch.float32))
 
     def follow(x: Tensor, d: Deviation, y: Tensor) -> Deviation:
-        return d if d.error is None else replace(d, error=over(layer, d.error))
+        error, opened = (None if e is None else over(layer, e) for e in (d.error, d.open))
+        return replace(d, error=error, open=opened)
 
     return follow
 
@@ -182,10 +196,8 @@ def _weighted(node: Any, place: Place) -> Rule:
             error += (1 + gamma) * over(unbiased, d.error).mul_(upward)
         reach, step = most(sums), (grid * d.step).clamp(max=bias_grid)
         without_overflow(error, sums, reach, arithmetic)
-        if able:
-            limit = broadcast(arithmetic.exactly(step), sums)
-            error.masked_fill_(exact & (sums <= limit), 0)
-        return settled(error, step, reach, most(terms))
+        fits = exact & (sums <= broadcast(arithmetic.exactly(step), sums)) if able else None
+        return settled(error, fits, step, reach, most(terms))
 
     return follow
 
@@ -215,15 +227,13 @@ def _scale(node: nir.Scale, place: Place) -> Rule:
 
     def follow(x: Tensor, d: Deviation, y: Tensor) -> Deviation:
         x = x.abs().to(torch.float32)
-        known = torch.zeros_like(x) if d.error is None else d.error
+        known, opened = (torch.zeros_like(x) if e is None else e for e in (d.error, d.going_on))
         values = factor * x
-        error = factor * known * (1 + gamma) + gamma * values + LEAST * (1 + largest)
+        error = factor * opened * (1 + gamma) + gamma * values + LEAST * (1 + largest)
         reach, step = d.reach * largest * (1 + SLIGHT), grid * d.step
         without_overflow(error, values, reach, arithmetic)
-        if able:
-            fits = broadcast(reach <= arithmetic.exactly(step), error)
-            error.masked_fill_((known == 0) & fits, 0)
-        return settled(error, step, reach, d.terms)
+        fits = broadcast(reach <= arithmetic.exactly(step), error) & (known == 0) if able else None
+        return settled(error, fits, step, reach, d.terms)
 
     return follow
 
@@ -234,7 +244,7 @@ def _pool(node: Any, place: Place) -> Rule:
     layer = place.layer(node)
     divisor = area if isinstance(node, nir.AvgPool2d) else 1
     able = divisor & (divisor - 1) == 0
-    gamma = arithmetic.gamma(area + PRODUCT)
+    gamma = arithmetic.gamma(area + place.beside + PRODUCT)
     upward = 1 + 2 * (area + 4) * FLOAT32_UNIT
 
     def follow(x: Tensor, d: Deviation, y: Tensor) -> Deviation:
@@ -248,9 +258,7 @@ def _pool(node: Any, place: Place) -> Rule:
             error += (1 + gamma) * carried
         step, reach = d.step / divisor, d.reach * (area / divisor * (1 + SLIGHT))
         without_overflow(error, sums, reach, arithmetic)
-        if able:
-            fits &= broadcast(reach <= arithmetic.exactly(step), error)
-            error.masked_fill_(fits, 0)
-        return settled(error, step, reach, d.terms * area)
+        fits &= broadcast(reach <= arithmetic.exactly(step), error)
+        return settled(error, fits if able else None, step, reach, d.terms * area)
 
     return follow
