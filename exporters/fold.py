@@ -28,7 +28,8 @@ def fold_two(deployment: Deployment, fold: Fold) -> Deployment:
     """Fold TWO by name.
 
     Raises:
-        UsageError: no such folding, the deployment has no TWO readout, or it is folded already.
+        UsageError: no such folding, the deployment has no TWO readout, it is folded already, or a
+            node is called like one that a folding adds.
     """
     if fold not in FOLDS:
         raise UsageError(f"unknown folding {fold!r}; there are {', '.join(FOLDS)}.")
@@ -36,6 +37,12 @@ def fold_two(deployment: Deployment, fold: Fold) -> Deployment:
         raise UsageError("there is no TWO readout to fold.")
     if deployment.readout.fold != "host":
         raise UsageError(f"TWO is already folded by {deployment.readout.fold!r}.")
+    taken = {n for n in deployment.graph.nodes if n.startswith(READOUT_PREFIX)}
+    if fold != "host" and taken - {deployment.readout.source}:
+        raise UsageError(
+            f"node {min(taken)!r}: names that begin with {READOUT_PREFIX!r} are for what a folding "
+            "adds; rename it, or leave TWO to the host (fold 'host')."
+        )
     return FOLDS[fold](deployment)
 
 

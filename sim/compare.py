@@ -351,7 +351,7 @@ def compare(
     if missing:
         return Comparison(a.simulator, b.simulator, missing=missing)
     if other:
-        b = replace(b, membranes=_in_units_of(known, other, b.membranes))
+        b = _in_units_of(known, other, b)
     unrecorded = tuple(sorted(a.spikes.keys() ^ b.spikes.keys()))
     if rounding:
         # What follows from a layer that is not recorded could not be told from what does not.
@@ -480,9 +480,9 @@ def compare_parameters(a: Deployment, b: Deployment) -> tuple[ParameterDifferenc
     found = list(compare_metadata(a, b))
     if a.provenance.dialect != b.provenance.dialect:
         return tuple(found)
-    found += _differing_fields(a.graph, b.graph)
-    if _edges(a.graph) != _edges(b.graph) and _nodes(a.graph) == _nodes(b.graph):
-        changed = sorted(_edges(a.graph) ^ _edges(b.graph))
+    found += _differing_fields(a, b)
+    if _edges(a) != _edges(b) and _nodes(a) == _nodes(b):
+        changed = sorted(_edges(a) ^ _edges(b))
         listed = ", ".join(f"{x} -> {y}" for x, y in changed)
         found.append(ParameterDifference(changed[0][1], "edges", f"only on one side: {listed}"))
     return tuple(found)
@@ -493,22 +493,22 @@ def same_law(a: Deployment, b: Deployment) -> bool:
 
     The nodes must be called alike; how TWO is folded does not matter.
     """
-    one, other = a.graph, b.graph
-    kinds = ({name: type(graph.nodes[name]) for name in _nodes(graph)} for graph in (one, other))
+    kinds = ({name: type(x.graph.nodes[name]) for name in _nodes(x)} for x in (a, b))
     return (
         a.timing == b.timing
         and operator.eq(*kinds)
-        and _edges(one) == _edges(other)
-        and parts(one) == parts(other)
-        and not any(True for _ in _differing_fields(one, other))
+        and _edges(a) == _edges(b)
+        and parts(a.graph) == parts(b.graph)
+        and not any(True for _ in _differing_fields(a, b))
     )
 
 
-def _differing_fields(a: nir.NIRGraph, b: nir.NIRGraph) -> Iterator[ParameterDifference]:
+def _differing_fields(a: Deployment, b: Deployment) -> Iterator[ParameterDifference]:
     """Of nodes of the same name and type."""
-    for name, node in a.nodes.items():
-        other = b.nodes.get(name)
-        if type(node) is not type(other) or name.startswith(READOUT_PREFIX):
+    theirs = _nodes(b)
+    for name in a.graph.nodes:
+        node, other = a.graph.nodes[name], b.graph.nodes.get(name)
+        if type(node) is not type(other) or not (name in _nodes(a) or name in theirs):
             continue
         for field in dataclasses.fields(node):
             if field.name in ("input_type", "output_type", "metadata"):
@@ -522,14 +522,33 @@ def _pairs(x: Mapping[str, Any], y: Mapping[str, Any]) -> list[tuple[str, Any, A
     return [(name, x[name], y[name]) for name in x if x[name] != y[name]]
 
 
-def _nodes(graph: nir.NIRGraph) -> set[str]:
-    return {name for name in graph.nodes if not name.startswith(READOUT_PREFIX)}
+def _nodes(deployment: Deployment) -> set[str]:
+    """All nodes but those that a folding of TWO added.
+
+    Others may be called like them, as those of a nested graph "readout" are: what leads to spikes
+    is none of a folding's.
+    """
+    graph, readout = deployment.graph, deployment.readout
+    if readout is None or readout.fold == "host":
+        return set(graph.nodes)
+    before: dict[str, list[str]] = {}
+    for source, target in graph.edges:
+        before.setdefault(str(target), []).append(str(source))
+    leading: set[str] = set()
+    left = [n for n, node in graph.nodes.items() if primitive_of(node).spiking]
+    while left:
+        name = left.pop()
+        if name not in leading:
+            leading.add(name)
+            left += before.get(name, [])
+    return {n for n in graph.nodes if n in leading or not n.startswith(READOUT_PREFIX)}
 
 
-def _edges(graph: nir.NIRGraph) -> set[tuple[str, str]]:
+def _edges(deployment: Deployment) -> set[tuple[str, str]]:
     """The edges outside of the readout, whose folding may differ."""
+    graph = deployment.graph
     outputs = {name for name, node in graph.nodes.items() if isinstance(node, nir.Output)}
-    inside = _nodes(graph) - outputs
+    inside = _nodes(deployment) - outputs
     return {(str(x), str(y)) for x, y in graph.edges if x in inside and y in inside}
 
 
@@ -666,13 +685,18 @@ def _unexplained(
     for node, spikes in a.spikes.items():
         agreeing &= (spikes == b.spikes[node]).reshape(*spikes.shape[:2], -1).all(axis=(0, 2))
     values, near, folded = allowed
-    apart = [_apart(*membranes, near) for node in a.spikes if (membranes := _membranes(a, b, node))]
+    bounds = rounding.certificate.bounds
+    found_apart = [
+        apart(*membranes, near, 2 * bounds[node])
+        for node in a.spikes
+        if (membranes := _membranes(a, b, node))
+    ]
     if a.currents.shape == b.currents.shape:
-        apart.append(_apart(a.currents, b.currents, values))
+        found_apart.append(apart(a.currents, b.currents, values))
     scored = a.scored and b.scored
     if scored:
-        apart.append(_apart(a.scores[None], b.scores[None], values, folded))
-    for places in apart:
+        found_apart.append(apart(a.scores[None], b.scores[None], values, folded))
+    for places in found_apart:
         found[places[:, 1]] |= agreeing[places[:, 1]]
     if folded and scored:
         found |= agreeing & (a.decisions != b.decisions)
@@ -692,7 +716,7 @@ def _spiking(
     membranes = _membranes(a, b, node)
     quantity: Quantity = "spike" if len(unequal) else "membrane"
     if membranes and not len(unequal):
-        unequal = _apart(*membranes, tolerance, explained)
+        unequal = apart(*membranes, tolerance, explained)
     if not len(unequal):
         return []
     place = tuple(int(i) for i in unequal[0])
@@ -722,18 +746,21 @@ def _of(threshold: npt.NDArray[Any], neuron: tuple[int, ...]) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _in_units_of(
-    known: Layout, other: Layout, membranes: Mapping[str, FloatArray]
-) -> dict[str, FloatArray]:
+def as_written(a: Trace, b: Trace, known: Layout, other: Layout) -> Trace:
+    """The right side's layers in the left side's shapes, their membranes in its units."""
+    return _in_units_of(known, other, _shaped_like(a, b))
+
+
+def _in_units_of(known: Layout, other: Layout, b: Trace) -> Trace:
     """Membranes scaled by the ratio of two thresholds; any state may be scaled freely."""
     found = {}
-    for name, membrane in membranes.items():
+    for name, membrane in b.membranes.items():
         mine = known.thresholds[name]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = mine / np.reshape(other.thresholds[name], mine.shape)
         # Thresholds of 0, or that are not known, say nothing about units.
         found[name] = membrane * np.where(np.isfinite(ratio) & (ratio != 0), ratio, 1.0)
-    return found
+    return replace(b, membranes=found)
 
 
 def _shaped_like(a: Trace, b: Trace) -> Trace:
@@ -773,7 +800,7 @@ def _values(
 ) -> list[Difference]:
     if a.shape != b.shape:
         return []
-    unequal = _apart(a, b, tolerance, explained)
+    unequal = apart(a, b, tolerance, explained)
     if not len(unequal):
         return []
     place = tuple(int(i) for i in unequal[0])
@@ -785,7 +812,7 @@ def _values(
     ]
 
 
-def _apart(
+def apart(
     a: FloatArray, b: FloatArray, tolerance: float, explained: float | FloatArray = 0.0
 ) -> npt.NDArray[np.int64]:
     """Indices where a and b differ by more than rounding; NaN differs from everything."""

@@ -9,27 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import nir
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msg_deploy import api, subjects
-from msg_deploy.deployment import METADATA_KEY
+from msg_deploy.deployment import METADATA_KEY, Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.trace import trace
+from msg_deploy.sim.certificate import Certificate
 from msg_deploy.sim.compare import (
     MARGIN_EDGES,
     Comparison,
     Difference,
     Kind,
     Layer,
+    Layout,
+    Verdict,
     compare,
     layout,
     merge,
 )
+from msg_deploy.sim.explanation import Past, Rounding
 from msg_deploy.sim.simulator import Trace
-from tests.helpers import random_network, samples
+from tests.helpers import lif, random_network, samples
 
 
 @pytest.fixture(params=["delay", "host"])
@@ -308,3 +313,61 @@ def test_batches_do_not_change_the_result(
 def test_verdicts_are_data(trained_file: Path, exported: Path) -> None:
     verdict = api.check(trained_file, exported, samples=3)
     assert json.loads(json.dumps(dataclasses.asdict(verdict)))["precision"] == "float64"
+
+
+@pytest.mark.parametrize("prefix", ["", "readout."])
+def test_names_like_those_of_a_folding_hide_nothing(prefix: str) -> None:
+    """The nodes of a nested graph "readout" are called so."""
+    fc, neurons = f"{prefix}fc", f"{prefix}lif"
+
+    def make(threshold: float) -> Deployment:
+        three = np.array([3])
+        nodes = {
+            "input": nir.Input({"input": three}),
+            fc: nir.Linear(np.eye(3)),
+            neurons: lif((3,), tau=1e-3, v_threshold=threshold),
+            "output": nir.Output({"output": three}),
+        }
+        edges = [("input", fc), (fc, neurons), (neurons, "output")]
+        graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
+        return Deployment(graph, Timing(1e-3, 4), InputSpec((3,), "frames"))
+
+    data = np.full((2, 4, 3), 0.25, np.float32)
+    verdict = api.check(make(0.5), make(0.625), data, ["reference"], random=0)
+    assert verdict.kind is Kind.DIVERGENT
+    assert [p.node for p in verdict.parameters] == [neurons]
+
+
+def test_a_flipped_class_of_equal_scores_is_told() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))
+    spikes, membranes = np.zeros((2, 1, 3), np.uint8), np.zeros((2, 1, 3))
+    a, b = (
+        dataclasses.replace(make_trace(spikes, membranes), scores=np.array([scores]))
+        for scores in ([0.5, 0.5 + 1e-12, 0.0], [0.5 + 1e-12, 0.5, 0.0])
+    )
+    verdict = Verdict((compare(a, b, known, 1e-10),))
+    assert verdict.kind is Kind.IDENTICAL
+    assert "1 of 1 samples are put into another class" in str(verdict)
+
+
+def test_what_the_certificate_allows_one_sample_it_allows_beside_others() -> None:
+    """Sample 0 is a tie; the membranes of sample 1 differ by less than the bounds of both sides."""
+
+    def of(spikes: list[int], membranes: list[float]) -> Trace:
+        zeros = np.zeros((1, 2, 1))
+        found = np.array(spikes, np.uint8).reshape(1, 2, 1), np.array(membranes).reshape(1, 2, 1)
+        return Trace("x", {"l": found[0]}, {"l": found[1]}, zeros, zeros, zeros[0])
+
+    each = (1, 2, 1)
+    certificate = Certificate(
+        "float32",
+        {"l": np.array([False, True]).reshape(each)},
+        {"l": np.array([1e-3, -0.5], np.float32).reshape(each)},
+        {"l": np.full(each, 1e-2, np.float32)},
+    )
+    rounding = Rounding(certificate, {"l": Past(frozenset(), frozenset())})
+    known = Layout(("l",), {"l": np.ones(1)}, {})
+    a, b = of([1, 0], [1.001, 0.5]), of([0, 0], [0.999, 0.505])
+    assert compare(a, b, known, 1e-4, rounding=rounding).kind is Kind.TIES
+    c = of([0, 0], [0.999, 0.55])
+    assert compare(a, c, known, 1e-4, rounding=rounding).kind is Kind.DIVERGENT

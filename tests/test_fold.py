@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msg_deploy import api
-from msg_deploy.deployment import Deployment
+from msg_deploy.deployment import Deployment, Readout
 from msg_deploy.errors import UsageError
-from msg_deploy.exporters.fold import cheapest, fold_effect, fold_two, realized_weights
+from msg_deploy.exporters.fold import (
+    _decays,
+    cheapest,
+    decode,
+    fold_effect,
+    fold_two,
+    realized_weights,
+)
 from msg_deploy.exporters.trace import trace
 from msg_deploy.graph import plan
 from msg_deploy.sim.norse import Norse
@@ -166,3 +173,79 @@ def test_flips_are_counted() -> None:
     folded.graph.nodes["readout.scale_0"] = nir.Scale(np.full(10, -1.0))
     currents = np.random.default_rng(0).normal(size=(2, 50, 10))
     assert fold_effect(folded, currents).flips > 40
+
+
+@pytest.mark.parametrize("fold", ["host", "delay", "bank", "leak"])
+def test_a_readout_alone_decodes_currents(fold: Any) -> None:
+    folded = fold_two(with_weights(0.1, 0.2, 0.4), fold)
+    currents = np.random.default_rng(0).normal(size=(3, 7, 10))
+    written = 0.1 * currents[0] + 0.2 * currents[1] + 0.4 * currents[2]
+    for precision, tolerance in (("float64", 1e-12), ("float32", 1e-6)):
+        found = decode(folded, currents, precision)  # type: ignore[arg-type]
+        assert (found.shape, found.dtype) == ((7, 10), precision)
+        most = np.abs(currents).sum(axis=0).max() * error_of(folded)
+        np.testing.assert_allclose(found, written, atol=most + tolerance)
+    assert not np.array_equal(decode(folded, currents, "float32"), decode(folded, currents))
+
+
+def test_the_effect_of_a_folding_by_hand() -> None:
+    folded = fold_two(with_weights(0.3, 0.1, 0.4), "leak")
+    currents = np.random.default_rng(0).normal(size=(3, 40, 10))
+    written = 0.3 * currents[0] + 0.1 * currents[1] + 0.4 * currents[2]
+    found = decode(folded, currents, "float32")
+    effect = fold_effect(folded, currents)
+    assert effect.samples == 40
+    assert effect.flips == sum(
+        w.argmax() != f.argmax() for w, f in zip(written, found, strict=True)
+    )
+    assert effect.flips > 0
+    assert effect.error == pytest.approx(np.abs(written - found).max(), rel=1e-12)
+    assert effect.scale == pytest.approx(np.abs(written).max(), rel=1e-12)
+
+
+def test_the_tolerance_is_a_share_of_the_largest_weight() -> None:
+    deployment = with_weights(0.1, 0.5, 0.2, 0.3)
+    share = error_of(fold_two(deployment, "leak")) / 0.5
+    chosen = [cheapest(deployment, t).readout for t in (share, 0.99 * share)]
+    assert [r and r.fold for r in chosen] == ["leak", "bank"]
+
+
+def test_candidates_of_the_bank_by_hand() -> None:
+    found = _decays(2)
+    assert [len(decays) for decays in found] == [1, 1, 1, 2, 2, 2]
+    assert [d[0] for d in found[:3]] == pytest.approx([0.4, 0.45, 0.475])
+    # limit (1 - cos(pi/4))/2 and limit (1 + cos(pi/4))/2
+    assert found[3] == pytest.approx([0.1171573, 0.6828427])
+
+
+def test_messages_of_refusals() -> None:
+    unfolded = chain(nir.Scale(np.ones(1)), inputs=[1], outputs=[1])
+    for refused in (
+        lambda: fold_two(unfolded, "delay"),
+        lambda: realized_weights(unfolded),
+        lambda: decode(unfolded, np.zeros((8, 1, 1))),
+    ):
+        with pytest.raises(UsageError, match=r"^there is no TWO readout"):
+            refused()
+    with pytest.raises(UsageError, match=r"there are delay, bank, leak, host\.$"):
+        fold_two(unfolded, "magic")  # type: ignore[arg-type]
+    image = chain(nir.Scale(np.ones((2, 1))), inputs=[2, 1], outputs=[2, 1], steps=2)
+    two = Readout(weights=(0.5, 0.5), source="n0", fold="host", error=0.0)
+    with pytest.raises(
+        UsageError, match=r"needs class scores \(C,\), not outputs of shape \(2, 1\)"
+    ):
+        fold_two(dataclasses.replace(image, readout=two), "bank")
+
+
+def test_names_of_foldings_are_not_taken() -> None:
+    """A nested graph called "readout" has nodes that are called like a folding's."""
+    per_step = with_weights(0.5, 0.5)
+    nodes = {("readout.fc" if n == "fc1" else n): node for n, node in per_step.graph.nodes.items()}
+    renamed = {"fc1": "readout.fc"}
+    edges = [(renamed.get(a, a), renamed.get(b, b)) for a, b in per_step.graph.edges]
+    assert "readout.fc" in nodes
+    graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
+    clashing = per_step.with_graph(graph)
+    with pytest.raises(UsageError, match=r"node 'readout\.fc': names that begin with"):
+        fold_two(clashing, "delay")
+    assert fold_two(clashing, "host") is clashing

@@ -33,6 +33,11 @@ def notes(verdict: Verdict) -> Iterator[str]:
             yield f"{pair(comparison)}: not recorded on both sides, so not compared: {listed}"
         if comparison.first:
             yield f"{pair(comparison)}: first difference {describe(comparison.first)}"
+        elif comparison.flips:
+            yield (
+                f"{pair(comparison)}: {comparison.flips} of {comparison.samples} samples are put "
+                "into another class, as their largest scores are equal but for rounding"
+            )
     if verdict.diagnosis:
         yield from told.sentences(verdict.diagnosis)
     yield from certified(verdict)

@@ -11,7 +11,15 @@ from msg_deploy.deployment import Deployment, InputSpec
 from msg_deploy.exporters.branches import parts
 from msg_deploy.options import Precision
 from msg_deploy.samples import Samples
-from msg_deploy.sim.compare import READOUT, TOLERANCE, Difference, Layout
+from msg_deploy.sim.compare import (
+    READOUT,
+    REWRITTEN,
+    TOLERANCE,
+    Difference,
+    Layout,
+    apart,
+    as_written,
+)
 from msg_deploy.sim.diagnosis.evidence import (
     Evidence,
     agreement,
@@ -22,7 +30,7 @@ from msg_deploy.sim.diagnosis.evidence import (
     recorded,
     together,
 )
-from msg_deploy.sim.diagnosis.findings import Diagnosis, Fault, Side
+from msg_deploy.sim.diagnosis.findings import Diagnosis, Fault, Quantity, Side
 from msg_deploy.sim.diagnosis.hypotheses import Setting
 from msg_deploy.sim.diagnosis.reduce import Mask, reduce
 from msg_deploy.sim.diagnosis.segments import Segment, segments
@@ -75,25 +83,24 @@ def diagnose(
         seconds: after which no further change is tested.
     """
     traces = {"a": a.run(stimulus), "b": b.run(stimulus)}
-    different = _different(traces["a"], traces["b"], a.layout, precision)
+    explained = _explained(traces["a"], fold)
+    different = _different(traces["a"], traces["b"], a.layout, precision, explained)
     subject = _subject(a, b, traces, stimulus, precision)
     simulator = traces["b"].simulator
     if subject is None:
-        first = tuple(Fault(n, "spike", 0, 0, 0) for n in different[:1])
-        return Diagnosis(simulator, first, tuple(different[1:]), forced=False)
+        return _unforced(simulator, different)
     mine, theirs = (a, b) if subject == "b" else (b, a)
     own, other = (traces["a"], traces["b"]) if subject == "b" else (traces["b"], traces["a"])
     assert mine.graph is not None
-    explained = fold * float(np.abs(own.currents).sum(axis=0).max(initial=0.0))
+    explained = _explained(own, fold)
     deadline = Deadline(seconds)
     settings = _settings(mine.graph, theirs.graph, own, other, stimulus, precision, explained)
     faulty = tuple(Tester(s, precision, explained, deadline).fault() for s in settings)
     if not faulty and (own.partial or other.partial):
         # What was recorded is too little to feed a layer that differs.
-        first = tuple(Fault(n, "spike", 0, 0, 0) for n in different[:1])
-        return Diagnosis(simulator, first, tuple(different[1:]), forced=False)
+        return _unforced(simulator, different)
     names = {fault.node for fault in faulty}
-    downstream = tuple(name for name in different if name not in names)
+    downstream = tuple(name for name, _ in different if name not in names)
     complete = not deadline.passed
     return Diagnosis(simulator, faulty, downstream, subject, True, complete)
 
@@ -175,26 +182,32 @@ def _differs(segment: Segment, evidence: Evidence, precision: Precision, explain
     return not agreement(segment, given, evidence, precision, explained).whole
 
 
-def _different(a: Trace, b: Trace, layout: Layout, precision: Precision) -> list[str]:
-    """Layers that differ, in the order of execution; the scores last."""
-    found = []
+def _different(
+    a: Trace, b: Trace, layout: Layout, precision: Precision, explained: float
+) -> list[tuple[str, Quantity]]:
+    """Layers that differ and in what, in the order of execution; the scores last."""
+    found: list[tuple[str, Quantity]] = []
     for name in layout.order:
         both = name in a.spikes and name in b.spikes
         if both and not np.array_equal(a.spikes[name].ravel(), b.spikes[name].ravel()):
-            found.append(name)
+            found.append((name, "spike"))
         elif name in layout.sources and a.currents.shape == b.currents.shape:
             x, y = (trace.currents[..., layout.sources[name]] for trace in (a, b))
             if not _close(x, y, TOLERANCE[precision]):
-                found.append(name)
+                found.append((name, "current"))
     scored = a.scored and b.scored
-    same = not scored or _close(a.scores, b.scores, TOLERANCE[precision])
-    return found if same else [*found, READOUT]
+    same = not scored or _close(a.scores[None], b.scores[None], TOLERANCE[precision], explained)
+    return found if same else [*found, (READOUT, "score")]
 
 
-def _close(x: FloatArray, y: FloatArray, tolerance: float) -> bool:
-    scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
-    with np.errstate(invalid="ignore"):
-        return bool(np.all(np.abs(x - y) <= tolerance * scale))
+def _close(x: FloatArray, y: FloatArray, tolerance: float, explained: float = 0.0) -> bool:
+    return len(apart(x, y, tolerance, explained)) == 0
+
+
+def _unforced(simulator: str, different: Sequence[tuple[str, Quantity]]) -> Diagnosis:
+    """Where the first difference is; what follows from what is not known."""
+    first = tuple(Fault(name, quantity, 0, 0, 0) for name, quantity in different[:1])
+    return Diagnosis(simulator, first, tuple(name for name, _ in different[1:]), forced=False)
 
 
 def chosen(differing: Sequence[int], total: int, most: int) -> list[int]:
@@ -209,27 +222,59 @@ def chosen(differing: Sequence[int], total: int, most: int) -> list[int]:
     return list(dict.fromkeys([*differing, *others]))[:most]
 
 
-def differs(a: Trace, b: Trace, first: Difference, layout: Layout, precision: Precision) -> Mask:
-    """Whether each sample differs in the layer and quantity of a difference, (B,)."""
-    node = first.node
+def differs(
+    a: Trace,
+    b: Trace,
+    first: Difference,
+    layout: Layout,
+    precision: Precision,
+    other: Layout | None = None,
+    fold: float = 0.0,
+) -> Mask:
+    """Whether each sample differs in the layer and quantity of a difference, (B,).
+
+    Args:
+        a: left side.
+        b: right side.
+        first: the difference.
+        layout: of the left side.
+        precision: of both.
+        other: the layout of the right side, if it is written in another dialect.
+        fold: as in `diagnose`.
+    """
+    node, tolerance = first.node, TOLERANCE[precision]
+    if other:
+        b = as_written(a, b, layout, other)
     if first.quantity == "decision":
         return np.asarray(a.decisions != b.decisions)
     if first.quantity == "score":
-        return _samples_apart(a.scores[None], b.scores[None], precision)
+        return _samples_apart(a.scores[None], b.scores[None], tolerance, _explained(a, fold))
     if first.quantity == "current":
         part = layout.sources[node]
-        return _samples_apart(a.currents[..., part], b.currents[..., part], precision)
+        return _samples_apart(a.currents[..., part], b.currents[..., part], tolerance)
     if first.quantity == "membrane":
-        return _samples_apart(a.membranes[node], b.membranes[node], precision)
+        near = max(tolerance, REWRITTEN) if other else tolerance
+        return _samples_apart(a.membranes[node], b.membranes[node], near)
     x = a.spikes[node]
     return np.asarray((x != b.spikes[node].reshape(x.shape)).any(axis=(0, *range(2, x.ndim))))
 
 
-def _samples_apart(x: FloatArray, y: FloatArray, precision: Precision) -> Mask:
-    scale = max(1.0, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
-    with np.errstate(invalid="ignore"):
-        close = np.abs(x - y) <= TOLERANCE[precision] * scale
-    return ~close.all(axis=(0, *range(2, x.ndim)))
+def _samples_apart(x: FloatArray, y: FloatArray, tolerance: float, explained: float = 0.0) -> Mask:
+    found = np.zeros(x.shape[1], np.bool_)
+    found[apart(x, y, tolerance, explained)[:, 1]] = True
+    return found
+
+
+def _explained(trace: Trace, fold: float) -> float:
+    """What the stated error of TWO's weights may change in scores."""
+    return fold * float(np.abs(trace.currents).sum(axis=0).max(initial=0.0))
+
+
+def _rewritten(a: Party, b: Party) -> bool:
+    """Whether the sides are written in different dialects."""
+    if a.graph is None or b.graph is None:
+        return False
+    return a.graph.provenance.dialect != b.graph.provenance.dialect
 
 
 Encode = Callable[[FloatArray], FloatArray]
@@ -265,9 +310,11 @@ def explain(
     if a.recorded or b.recorded:
         return diagnosis
 
+    other = b.layout if _rewritten(a, b) else None
+
     def failing(candidates: FloatArray) -> Mask:
         inputs = encode(candidates)
-        return differs(a.run(inputs), b.run(inputs), first, a.layout, precision)
+        return differs(a.run(inputs), b.run(inputs), first, a.layout, precision, other, fold)
 
     sample = samples[[first.sample]][0]
     reduced = reduce(sample, first.sample, first.node, spec, failing)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import nir
 import numpy as np
 
+from msg_deploy.exporters.names import free_name
 from msg_deploy.graph import plan
 from msg_deploy.sim.diagnosis.hypotheses import Change, Setting, Values, Variant, hypothesis
 from msg_deploy.sim.diagnosis.segments import BORDER, DELAY, Edge, Segment
@@ -30,10 +31,11 @@ def doubled_edge(setting: Setting) -> Iterator[Change]:
     segment = setting.segment
     shapes = plan(segment.deployment.graph).shapes
     for source, behind in _branches(segment):
-        twice = nir.Scale(np.full(shapes[source], 2.0))
-        nodes = {**segment.deployment.graph.nodes, "twice": twice}
+        given = segment.deployment.graph.nodes
+        twice = free_name("twice", given)
+        nodes = {**given, twice: nir.Scale(np.full(shapes[source], 2.0))}
         edges = [e for e in segment.edges if e != (source, behind)]
-        edges += [(source, "twice"), ("twice", behind)]
+        edges += [(source, twice), (twice, behind)]
         text = f"the branch {_named((source, behind))} is added twice"
         yield Variant(behind, text, segment.with_graph(nodes, edges))
 

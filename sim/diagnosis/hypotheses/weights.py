@@ -9,6 +9,7 @@ import nir
 import numpy as np
 import torch
 
+from msg_deploy.exporters.names import free_name
 from msg_deploy.sim.diagnosis.hypotheses import (
     Change,
     Family,
@@ -75,8 +76,9 @@ def _undelayed_bias(setting: Setting, name: str, delay: str) -> Variant:
 def _late_bias(setting: Setting, name: str, node: Any, out: list[str]) -> Iterator[Change]:
     segment, dt = setting.segment, setting.segment.deployment.timing.dt
     weight, own = np.asarray(node.weight), np.asarray(node.bias, np.float64)
-    constant, late, minus = "bias", "late bias", "no bias"
-    nodes = {**segment.deployment.graph.nodes, constant: nir.Affine(weight * 0.0, own)}
+    given = segment.deployment.graph.nodes
+    constant, late, minus = (free_name(n, given) for n in ("bias", "late bias", "no bias"))
+    nodes = {**given, constant: nir.Affine(weight * 0.0, own)}
     nodes[late] = nir.Delay(np.full(own.shape, dt))
     feeding = [(a, constant) for a, b in segment.edges if b == name]
     without = {**nodes, name: nir.Affine(weight, own * 0.0)}
