@@ -120,7 +120,7 @@ def _of_node(
         if edge.previous:  # nothing at the first step
             value = value.hull(between(0.0, 0.0, known.shapes[edge.source]))
         arriving = Interval(arriving.low + value.low, arriving.high + value.high)
-    if not arriving.known:
+    if not arriving.known or type(node) not in RULES:
         spiking = primitive_of(node).spiking
         return Bounds(arriving, outputs[name] if spiking else anything, anything)
     output, membrane = RULES[type(node)](node, deployment.timing, arriving)

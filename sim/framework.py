@@ -71,6 +71,8 @@ class FrameworkModule:
                 .to(torch.uint8)
                 .numpy()
                 for name, steps in spikes.items()
+                # A layer that `forward` never calls has no spikes.
+                if steps
             },
             membranes={},
             outputs=outputs,

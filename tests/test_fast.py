@@ -400,3 +400,30 @@ def test_kernels_for_several_threads_have_machine_code_of_their_own() -> None:
         serial, parallel = made.serial.py_func, made.parallel.py_func  # type: ignore[attr-defined]
         assert parallel.__qualname__ == f"{serial.__qualname__}_parallel"
         assert made.parallel.targetoptions["parallel"]  # type: ignore[attr-defined]
+
+
+def test_a_loop_beside_an_edge_of_a_neuron_to_itself() -> None:
+    random = np.random.default_rng(0)
+    back = nir.Affine(random.normal(size=(3, 3)), np.full(3, 0.1))
+    edges = [("n1", "n0"), ("n0", "n0"), ("n0", "output")]
+    deployment = chain(
+        lif((3,), v_threshold=0.3), back, inputs=(3,), outputs=(3,), edges=edges, steps=8
+    )
+    kept = [e for e in deployment.graph.edges if e != ("n1", "output")]
+    graph = nir.NIRGraph(deployment.graph.nodes, kept, metadata={}, type_check=False)
+    deployment = deployment.with_graph(graph)
+    inputs = random.uniform(0, 1, (8, 4, 3))
+    expected, found = (s.run(deployment, inputs).spikes["n0"] for s in (Reference(), Fast()))
+    assert np.array_equal(found, expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_scores_after_an_interruption() -> None:
+    deployment = trace(random_network(steps=4))
+    inputs = np.array(np.broadcast_to(samples(6), (4, 6, 1, 8, 8)))
+    engine = Fast()
+    expected = engine.scores(deployment, inputs)
+    watcher = engine._ready(deployment, "float32").scores
+    # What a run leaves behind that ends between two chunks of steps.
+    watcher.totals = {name: torch.ones(6, 10) for name in watcher.names}
+    assert np.array_equal(engine.scores(deployment, inputs), expected)

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import nir
 import numpy as np
 import torch
 
@@ -42,8 +43,15 @@ class Fast:
         self._prepared: Prepared | None = None
 
     def unsupported(self, deployment: Deployment, precision: Precision = "float64") -> list[str]:
-        """Nothing: a valid graph can be run."""
-        return []
+        """Nodes of types without a layer."""
+        from msg_deploy.sim.fast.stateful import MAKERS
+        from msg_deploy.sim.torch_layers import LAYERS
+
+        return [
+            f"node {name!r}: {type(node).__name__} has no layer in the fast simulator"
+            for name, node in deployment.graph.nodes.items()
+            if type(node) not in (nir.Input, *LAYERS, *MAKERS)
+        ]
 
     def run(
         self, deployment: Deployment, inputs: FloatArray, precision: Precision = "float64"

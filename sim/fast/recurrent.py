@@ -54,7 +54,7 @@ def loop_of(
         isinstance(graph.nodes[neuron], KINDS)
         and isinstance(graph.nodes[matrix], (nir.Affine, nir.Linear))
         and known.incoming[matrix] == (Incoming(neuron, False),)
-        and Incoming(matrix, True) in known.incoming[neuron]
+        and [e for e in known.incoming[neuron] if e.previous] == [Incoming(matrix, True)]
         and [b for a, b in graph.edges if a == matrix] == [neuron]
         and len(known.shapes[neuron]) == 1
         and known.shapes[neuron][0] <= LARGEST

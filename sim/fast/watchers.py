@@ -108,6 +108,10 @@ class Scores(Watcher):
             self.skipped = frozenset((last, known.output))
         self.totals: dict[str, Tensor] = {}
 
+    def begin(self, samples: slice) -> None:
+        """Forget what a run that was interrupted left behind."""
+        self.totals = {}
+
     def arrivals(self, name: str) -> bool:
         """Not looked at."""
         return False

@@ -176,14 +176,17 @@ def converted(
         for name in known.order
         for e in known.incoming[name]
     ]
-    network = IntegerNetwork(
-        {name: found[name].node for name in known.order},
-        edges,
-        points={name: c.point for name, c in found.items()},
-        membrane_points={
-            name: c.membrane_point for name, c in found.items() if c.membrane_point is not None
-        },
-    )
+    try:
+        network = IntegerNetwork(
+            {name: found[name].node for name in known.order},
+            edges,
+            points={name: c.point for name, c in found.items()},
+            membrane_points={
+                name: c.membrane_point for name, c in found.items() if c.membrane_point is not None
+            },
+        )
+    except GraphError as error:
+        return None, [str(error)]
     problems = _too_large(deployment, network)
     return (None, problems) if problems else (network, [])
 
