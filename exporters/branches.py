@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from msg_deploy.deployment import Deployment, Shape, Timing, explain
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.names import free_name
 from msg_deploy.graph import Incoming, Plan, plan
 from msg_deploy.primitives import Elementwise, pair, primitive_of
 from msg_deploy.primitives.convolution import conv_padding
@@ -252,20 +253,13 @@ def _one_row(
     for i in range(last + 1):
         taps = [row.linear[i] for row in rows]
         named = next((t.name for t in (longest.linear[i], *taps) if t.name), "")
-        name = _free(f"{named}.fused" if named else f"{next(reversed(nodes))}.sum", taken)
+        wanted = f"{named}.fused" if named else f"{next(reversed(nodes))}.sum"
+        name = free_name(wanted, taken | nodes.keys())
         nodes[name] = _side_by_side(taps, first=i == 0, last=i == last)
         if i < last:
-            name = _free(f"{longest.layers[i].name}.fused", taken)
+            name = free_name(f"{longest.layers[i].name}.fused", taken | nodes.keys())
             nodes[name], made[name] = _together([row.layers[i] for row in rows])
     return nodes, made
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """A name that no other node has, which is then taken."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _binary(graph: nir.NIRGraph, known: Plan, name: str) -> bool:

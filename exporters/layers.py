@@ -34,8 +34,19 @@ class Context(NamedTuple):
     dtype: npt.DTypeLike = np.float32
 
     def full(self, value: Any) -> npt.NDArray[np.float64]:
-        """A parameter of every neuron, from a number or anything that broadcasts."""
-        return np.array(np.broadcast_to(np.asarray(value, np.float64), self.shape))
+        """A parameter of every neuron, from a number or anything that broadcasts.
+
+        Raises:
+            TraceError: its shape does not fit the neurons.
+        """
+        values = np.asarray(value, np.float64)
+        try:
+            return np.array(np.broadcast_to(values, self.shape))
+        except ValueError:
+            raise TraceError(
+                f"a parameter has the shape {values.shape}, which does not fit neurons of the "
+                f"shape {self.shape}; give one number, or one for each neuron."
+            ) from None
 
 
 class Part(NamedTuple):

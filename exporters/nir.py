@@ -274,19 +274,19 @@ def _graph(content: dict[str, Any], assumed: list[str], place: str = "node") -> 
     metadata = content.get("metadata", {})
     if not isinstance(metadata, dict):
         raise GraphError(f"{place}/metadata must be a group.")
-    return nir.NIRGraph(nodes, _edges(content["edges"]), metadata=metadata, type_check=False)
+    return nir.NIRGraph(nodes, _edges(content["edges"], place), metadata=metadata, type_check=False)
 
 
-def _edges(value: Any) -> list[tuple[str, str]]:
+def _edges(value: Any, place: str) -> list[tuple[str, str]]:
     edges = np.asarray(value, dtype=object)
     if edges.size == 0:
         return []
     if edges.ndim != 2 or edges.shape[1] != 2:
-        raise GraphError(f"node/edges must be pairs of node names, not shape {edges.shape}.")
+        raise GraphError(f"{place}/edges must be pairs of node names, not shape {edges.shape}.")
     try:
         return [(_text(a), _text(b)) for a, b in edges]
     except UnicodeDecodeError as error:
-        raise GraphError("node/edges holds names that are not UTF-8.") from error
+        raise GraphError(f"{place}/edges holds names that are not UTF-8.") from error
 
 
 def _text(value: Any) -> str:

@@ -95,6 +95,9 @@ def trace(
                 "give steps=, or wrap it: ForeignNetwork(module, input_spec, steps)."
             )
         body, readout, timing = module, None, timing_of(module, 1e-3 if dt is None else dt)
+    for name, given, own in (("steps", steps, timing.steps), ("dt", dt, timing.dt)):
+        if given is not None and given != own:
+            raise TraceError(f"{name}={given} is given, but the module has {own}; leave it out.")
     dtypes = [p.dtype for p in body.parameters() if p.is_floating_point()]
     dtype = np.float64 if torch.float64 in dtypes else np.float32
     builder = _Builder(Context(input_spec.shape, timing.dt, dtype))
@@ -107,7 +110,7 @@ def trace(
         timing,
         input_spec,
         described,
-        replace(provenance, versions=library_versions()),
+        replace(provenance, versions=library_versions(), dialect="nir", latency=0),
         module.integers if isinstance(module, SpikingNetwork) else None,
     )
     try:
@@ -285,8 +288,11 @@ class _Builder:
     def _layer(
         self, path: str, layer: nn.Module, step: fx.Node, values: dict[fx.Node, _Value]
     ) -> _Value:
-        argument = step.args[0]
-        assert isinstance(argument, fx.Node)
+        argument = step.args[0] if step.args else None
+        if not isinstance(argument, fx.Node):
+            raise TraceError(
+                f"layer {path!r}: its first argument must be one tensor, given without a keyword."
+            )
         others = [*step.args[1:], *step.kwargs.values()]
         if any(isinstance(a, fx.Node) and not values[a].state for a in others):
             raise TraceError(f"layer {path!r} takes one tensor and its state.")
@@ -323,14 +329,21 @@ class _Builder:
         if step.target in (operator.add, operator.iadd, torch.add, "add", "add_") and (
             len(inputs) == 2 and not step.kwargs
         ):
-            return _sum(*inputs)
+            try:
+                return _sum(*inputs)
+            except TraceError as error:
+                raise TraceError(f"operation {step.name!r}: {error}") from None
         if step.target in (torch.flatten, "flatten") and len(inputs) == 1:
             given = dict(zip(("start_dim", "end_dim"), step.args[1:], strict=False))
             dims: dict[str, Any] = {"start_dim": 0} | given | step.kwargs
-            node = flatten(nn.Flatten(**dims), self.context._replace(shape=inputs[0].shape))
             name = node_name(step.name)
+            try:
+                node = flatten(nn.Flatten(**dims), self.context._replace(shape=inputs[0].shape))
+                shape = primitive_of(node).output_shape(node, inputs[0].shape)
+            except (GraphError, TraceError) as error:
+                raise TraceError(f"operation {step.name!r}: {error}") from None
             self._add(name, node, inputs[0].sources)
-            return _Value((name,), primitive_of(node).output_shape(node, inputs[0].shape))
+            return _Value((name,), shape)
         raise TraceError(
             f"operation {step.name!r} ({step.op} {step.target}) has no counterpart; supported are "
             "layers, addition of two tensors, and flatten."
@@ -366,6 +379,10 @@ class _Builder:
             array_of(norm.running_mean, np.float64),
             array_of(norm.running_var, np.float64),
         )
+        if len(mean) != len(node.weight):
+            raise TraceError(
+                f"normalizes {len(mean)} channels, but {source!r} gives {len(node.weight)}."
+            )
         gain = 1 / np.sqrt(variance + norm.eps)
         shift = np.zeros_like(mean)
         if norm.affine:

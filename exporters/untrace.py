@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msg_deploy.deployment import INPUT, OUTPUT, Deployment, Shape
+from msg_deploy.deployment import Deployment, Shape
 from msg_deploy.errors import GraphError, UsageError
+from msg_deploy.exporters.dialects.rewrite import terminal_names
 from msg_deploy.graph import plan
 from msg_deploy.networks import Graph, Scale, SpikingNetwork
 from msg_deploy.neuron import LIF, ChannelLIF
@@ -50,9 +51,7 @@ def to_torch(deployment: Deployment) -> SpikingNetwork:
     known, readout = plan(deployment.graph), deployment.readout
     if readout is None or readout.fold != "host":
         raise GraphError("torch: a network needs a TWO readout that is left to the host.")
-    if len(known.inputs) > 1 or len(known.outputs) > 1:
-        raise GraphError("torch: a network has one Input and one Output.")
-    ends = {known.inputs[0]: INPUT, known.outputs[0]: OUTPUT}
+    ends = terminal_names(known, "torch")
     layers: dict[str, nn.Module] = {}
     edges: list[tuple[str, str]] = []
     for name in known.order:

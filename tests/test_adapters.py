@@ -445,7 +445,11 @@ def mixed(*makes: Make) -> Make:
             snntorch(beta=0.5, threshold=-1.0, reset_delay=False, reset_mechanism="zero"),
             "threshold of at least 0",
         ),
-        (snntorch(beta=torch.tensor([0.5] * 5 + [1.0])), "exactly 1 and below"),
+        *(
+            (snntorch(beta=torch.tensor([0.5] * 5 + [1.0]), **options), "exactly 1 and below")
+            for options in ({}, {"reset_mechanism": "zero"}, {"alpha": 0.5, "reset_delay": False})
+        ),
+        (snntorch(beta=torch.tensor([0.5] * 5)), r"the shape \(5,\), .* the shape \(6,\)"),
         (lif_box(reset_method=lambda z, v, r, t: v), "reset_method"),
         (lif_box(tau_mem_inv=-1.0), "above 0"),
         (mixed(SPIKINGJELLY["LIF"], SPIKINGJELLY["LIF, subtract"]), "reset differently"),
@@ -468,6 +472,12 @@ def test_a_plain_module_of_another_framework_needs_its_steps() -> None:
     with pytest.raises(TraceError, match="ForeignNetwork"):
         trace(between(NORSE["LIFBox"]), SPEC)
     assert trace(between(NORSE["LIFBox"]), SPEC, steps=STEPS).timing.steps == STEPS
+
+
+@pytest.mark.parametrize("given", [{"steps": STEPS + 1}, {"dt": 0.5}])
+def test_a_network_that_states_its_timing_takes_no_other(given: dict[str, Any]) -> None:
+    with pytest.raises(TraceError, match="is given, but the module has"):
+        trace(ForeignNetwork(between(NORSE["LIFBox"]), SPEC, STEPS), **given)
 
 
 def test_a_forward_pass_that_fails_is_an_error_of_usage() -> None:

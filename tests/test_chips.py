@@ -389,6 +389,8 @@ def test_what_the_generic_core_lacks_is_all_said() -> None:
     told = [str(problem) for problem in chip.problems]
     assert any("'n1': CubaLIF is not among its neurons" in text for text in told)
     assert any("node 'n3': v_reset is not 0" in text for text in told)
+    decides = chain(nir.Threshold(np.full(2, 0.5)), inputs=[2], outputs=[2])
+    assert "Threshold is not among" in str(target("generic_int8").fit(decides).problems[0])
     with pytest.raises(GraphError, match="generic_int8 cannot run the network"):
         ChipSimulator(chip)
 

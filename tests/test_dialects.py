@@ -208,3 +208,22 @@ def test_plain_is_as_it_was(tmp_path: Path) -> None:
         in_dialect(deployment, "x")
     nir_file.write(in_dialect(deployment, "portable"), tmp_path / "a.nir")
     assert nir_file.read(tmp_path / "a.nir").provenance.dialect == "portable"
+
+
+def test_another_dialect_has_its_own_latency() -> None:
+    deployment = chain(affine(2, 2), lif((2,)), inputs=[2], outputs=[2], dt=1e-3, reset="subtract")
+    late = in_dialect(deployment, "spyx")
+    assert late.provenance.latency == 1
+    assert in_dialect(late, "nir").provenance.latency == 0
+
+
+@pytest.mark.parametrize(("name", "reset"), [("sinabs", "subtract"), ("portable", "zero")])
+def test_rescaled_neurons_are_not_in_units_of_the_quantized_network(name: str, reset: Any) -> None:
+    deployment = chain(
+        nir.Affine(np.eye(2), np.zeros(2)), lif((2,), tau=2e-3, v_threshold=0.9),
+        inputs=[2], outputs=[2], dt=1e-3, reset=reset, steps=3,
+    )  # fmt: skip
+    quantized = msg_deploy.to_integers(deployment, samples(4, 0, (3, 2)))
+    assert quantized.integers is not None
+    assert in_dialect(quantized, name).integers is None
+    assert in_dialect(quantized, "nir").integers == quantized.integers

@@ -170,6 +170,15 @@ def test_wrong_content(file: Path, change: Any, arguments: Any, problem: str) ->
         nir_file.read(file)
 
 
+def test_edges_of_a_nested_graph_are_named_by_their_place(file: Path) -> None:
+    with h5py.File(file, "r+") as content:
+        inner = content.create_group("node/nodes/inner")
+        inner["type"], inner["edges"] = "NIRGraph", np.zeros(3)
+        inner.create_group("nodes")
+    with pytest.raises(FileError, match="node/nodes/inner/edges must be pairs"):
+        nir_file.read(file)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -23,6 +23,8 @@ from msg_deploy import certify, check, checkpoint, quantize, to_integers, to_tor
 from msg_deploy.data import load_dataset
 from msg_deploy.deployment import Deployment, InputSpec
 from msg_deploy.errors import GraphError, MsgDeployError, UsageError
+from msg_deploy.exporters import nir as nir_file
+from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.exporters.onnx.build import build as build_onnx
 from msg_deploy.exporters.onnx.file import in_memory
 from msg_deploy.exporters.quantize.apply import with_scales
@@ -32,7 +34,7 @@ from msg_deploy.exporters.quantize.nodes import by_input, by_output, spiking, we
 from msg_deploy.exporters.quantize.options import QuantizeOptions
 from msg_deploy.exporters.quantize.prepare import input_spec, prepared
 from msg_deploy.exporters.quantize.scales import chosen, fixed
-from msg_deploy.exporters.quantize.statistics import measured
+from msg_deploy.exporters.quantize.statistics import measured, worst
 from msg_deploy.graph import plan
 from msg_deploy.masking import MaskedSurrogateGradient
 from msg_deploy.networks import Graph, SpikingNetwork, encode
@@ -459,19 +461,79 @@ def test_currents_that_decay_are_quantized_but_on_no_grid() -> None:
     assert check(result.deployment, result.deployment, frames(recurrent(node), 4), GRAPHS)
 
 
+def integrator(size: int, v_leak: float = 0.0) -> nir.LI:
+    return nir.LI(np.full(size, 2e-3), np.ones(size), np.full(size, v_leak))
+
+
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
         ([lif((2,), r=-1.0)], r"node 'n1': r and w_in must be above 0"),
         ([nir.Scale(np.array([-1.0, 1.0])), lif((2,))], r"node 'n1' \(Scale\): factors must be"),
+        ([integrator(2)], "the cycle through it has no spiking neuron"),
     ],
 )
 def test_what_cannot_be_quantized_is_named(nodes: list[Any], words: str) -> None:
     deployment = chain(
         nir.Linear(np.eye(2)), *nodes, nir.Linear(np.eye(2)), inputs=[2], outputs=[2], steps=3
     )
+    if isinstance(nodes[0], nir.LI):
+        deployment.graph.nodes["back"] = nir.Scale(np.full(2, 0.5))
+        deployment.graph.edges += [("n1", "back"), ("back", "n1")]
     with pytest.raises(GraphError, match=words):
         to_integers(deployment, frames(deployment, 4))
+
+
+def test_a_quantized_network_is_in_no_dialect(tmp_path: Path) -> None:
+    node = nir.CubaLIF(
+        **{k: np.full(5, v) for k, v in {"tau_mem": 2e-3, "tau_syn": 2e-3, "r": 1.0}.items()},
+        v_leak=np.zeros(5), v_threshold=np.full(5, 9.0), v_reset=np.zeros(5), w_in=np.ones(5),
+    )  # fmt: skip
+    plain = chain(
+        nir.Affine(np.eye(5), np.zeros(5)), node,
+        inputs=[5], outputs=[5], dt=1e-3, reset="subtract", steps=3,
+    )  # fmt: skip
+    quantized = to_integers(in_dialect(plain, "rockpool"), frames(plain, 4))
+    assert (quantized.provenance.dialect, quantized.provenance.latency) == ("nir", 0)
+    nir_file.write(quantized, tmp_path / "q.nir")
+    found: Any = nir_file.read(tmp_path / "q.nir").graph.nodes["n1"]
+    assert found.r.tolist() == quantized.graph.nodes["n1"].r.tolist() == [1.0] * 5
+
+
+def heads(*sizes: int) -> Deployment:
+    """One hidden layer, and matrices from it to as many Outputs."""
+    deployment = chain(
+        nir.Linear(np.eye(3)), lif((3,)), nir.Linear(np.ones((sizes[0], 3))),
+        inputs=[3], outputs=[sizes[0]], steps=3,
+    )  # fmt: skip
+    for i, size in enumerate(sizes[1:]):
+        deployment.graph.nodes[f"head{i}"] = nir.Linear(np.full((size, 3), 9.0))
+        deployment.graph.nodes[f"output{i}"] = nir.Output({"output": np.array([size])})
+        deployment.graph.edges += [("n1", f"head{i}"), (f"head{i}", f"output{i}")]
+    return deployment
+
+
+def test_classes_of_several_outputs_have_one_unit() -> None:
+    form = to_integers(heads(2, 2), frames(heads(2, 2), 4)).integers
+    assert form is not None
+    assert form.scales["n2"] == form.scales["head0"] == (form.scores,)
+    with pytest.raises(GraphError, match=r"nodes 'output', 'output0': .* no common unit"):
+        to_integers(heads(2, 4), frames(heads(2, 4), 4))
+
+
+def test_the_most_that_is_put_out_counts_what_membranes_leak_to() -> None:
+    deployment = chain(integrator(2, v_leak=-1000.0), inputs=[2], outputs=[2], dt=1e-3)
+    assert worst(deployment)["n0"].tolist() == [1001.0, 1001.0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_layers_that_no_sample_reaches_are_quantized() -> None:
+    deployment = chain(
+        nir.Linear(np.eye(2)), lif((2,), v_threshold=1e3, tau=2e-3 * 2**12), nir.Linear(np.eye(2)),
+        lif((2,), v_threshold=0.5, tau=2e-3 * 2**12), inputs=[2], outputs=[2], steps=3,
+    )  # fmt: skip
+    quantized = to_integers(deployment, frames(deployment, 4), QuantizeOptions(exact="float32"))
+    assert all(np.all(np.isfinite(node.weight)) for node in layers(quantized).values())
 
 
 def test_fewer_levels_rather_than_a_layer_that_is_not_exact() -> None:
@@ -568,6 +630,12 @@ def test_graphs_refuse_what_cannot_run() -> None:
 def test_to_torch_says_what_has_no_layer() -> None:
     with pytest.raises(GraphError, match="torch: a network needs a TWO readout"):
         to_torch(chain(lif(), inputs=[1], outputs=[1]))
+    named = trace(firing("mlp"))
+    renamed = {"input": "x", "lif1": "input"}
+    nodes = {renamed.get(n, n): node for n, node in named.graph.nodes.items()}
+    edges = [(renamed.get(a, a), renamed.get(b, b)) for a, b in named.graph.edges]
+    with pytest.raises(GraphError, match="node 'input': torch keeps this name"):
+        to_torch(named.with_graph(nir.NIRGraph(nodes, edges, type_check=False)))
     deployment = trace(firing("mlp"))
     node: Any = deployment.graph.nodes["lif1"]
     deployment.graph.nodes["lif1"] = replace(node, v_leak=node.v_leak + 1)

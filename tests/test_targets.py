@@ -442,3 +442,47 @@ def test_brainscales2_fits_and_names_what_it_lacks(tmp_path: Path) -> None:
         "600 neuron circuits, at most 512",
     ):
         assert any(words in text for text in found), words
+
+
+# --------------------------------------------------------------------------- all of them
+
+
+def single(kind: str, **values: Any) -> Any:
+    """One layer, and parameters of it."""
+    deployment = row(
+        nir.Linear(np.eye(3)), neurons(kind, 3, threshold=3.5), inputs=[3], outputs=[3]
+    )
+    deployment.graph.nodes["n1"] = replace(deployment.graph.nodes["n1"], **values)
+    return deployment
+
+
+DIFFERING = np.array([1.5, 2.5, 3.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "deployment", "words"),
+    [
+        *(
+            (n, single("IF", r=np.full(3, 2.0)), "node 'n1': r is not 1")
+            for n in ("odin", "speck2f")
+        ),
+        *(
+            (n, single("LIF", r=np.full(3, 2.0)), "node 'n1': r is not 1")
+            for n in ("generic_int8", "spikerplus", "akida1000")
+        ),
+        ("generic_int8", single("LIF", tau=DIFFERING), "node 'n1': tau goes from 1.5 to 3.5"),
+        ("spikerplus", single("LIF", tau=DIFFERING), "node 'n1': tau goes from 1.5 to 3.5"),
+        ("spikerplus", single("LIF", v_threshold=DIFFERING), "node 'n1': v_threshold goes from"),
+        ("odin", single("IF", v_threshold=np.full(3, -5.5)), "node 'n1': v_threshold is below 0"),
+    ],
+)
+def test_parameters_that_a_chip_lacks_are_listed(name: str, deployment: Any, words: str) -> None:
+    found = problems(name, deployment)
+    assert any(words in text for text in found), found
+
+
+@pytest.mark.parametrize("name", ["odin", "spikerplus", "speck2f", "akida1000"])
+def test_events_are_not_negative(name: str) -> None:
+    deployment = replace(single("IF"), input=InputSpec((3,), "frames", -1.0, 1.0, levels=2))
+    words = "node 'input': its values are numbers of events; use values from 0 on"
+    assert any(words in text for text in problems(name, deployment))

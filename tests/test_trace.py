@@ -199,9 +199,28 @@ class Multiplying(nn.Module):
         return self.layer(x) * 2
 
 
+class Calling(nn.Module):
+    """Calls a layer in a way of its own."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__()
+        self.fc, self.layer, self.call = nn.Linear(3, 3), LIF(2), call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.call(self, x))
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
+        (Calling(lambda m, x: m.fc(input=x)), "layer 'fc': its first argument must be one tensor"),
+        (Calling(lambda m, x: m.fc((x, x))), "layer 'fc': its first argument must be one tensor"),
+        (Calling(lambda m, x: torch.flatten(m.fc(x))), "operation 'flatten': start_dim 0"),
+        (Calling(lambda m, x: m.fc(x) + x + x), "operation 'add_1': .* added to itself"),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(4), LIF(2)),
+            r"layer '1' \(BatchNorm1d\): normalizes 4 channels, but '0' gives 3",
+        ),
         (nn.Sequential(LIF(2), nn.ReLU()), r"layer '1' \(ReLU\): has no counterpart"),
         (nn.Sequential(LIF(2), nn.BatchNorm1d(3)), "must directly follow"),
         (nn.Sequential(nn.Linear(5, 3), LIF(2)), r"layer '0' \(Linear\): weight takes 5"),
@@ -239,6 +258,13 @@ def test_image_layers_with_other_meaning(layer: nn.Module, problem: str) -> None
 def test_a_plain_module_needs_its_input() -> None:
     with pytest.raises(TraceError, match="input_spec"):
         trace(nn.Sequential(LIF(2)))
+
+
+@pytest.mark.parametrize(("given", "own"), [({"steps": 7}, 5), ({"dt": 2.0}, 1e-3)])
+def test_timing_that_is_not_the_networks_own_is_refused(given: dict[str, Any], own: float) -> None:
+    with pytest.raises(TraceError, match=f"is given, but the module has {own}"):
+        trace(random_network(), **given)
+    assert trace(random_network(), steps=5, dt=1e-3).timing.steps == 5
 
 
 def test_tracing_leaves_the_network_as_it_is() -> None:

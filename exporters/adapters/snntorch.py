@@ -163,8 +163,6 @@ def _integrator(decay: npt.NDArray[np.float64], context: Context) -> nir.NIRNode
     """v(t) = decay v(t-1) + x(t)."""
     if np.all(decay == 1):
         return nir.I(r=context.full(1))
-    if np.any(decay == 1):
-        raise TraceError("decays of exactly 1 and below are mixed in one layer.")
     return nir.LI(
         tau=context.full(context.dt / (1 - decay)),
         r=context.full(1 / (1 - decay)),
@@ -173,8 +171,11 @@ def _integrator(decay: npt.NDArray[np.float64], context: Context) -> nir.NIRNode
 
 
 def _decay(parameter: Any) -> npt.NDArray[np.float64]:
-    """As the forward pass clamps it."""
-    return np.clip(_value(parameter), 0, 1)
+    """As the forward pass clamps it: all 1, or all below, since NIR has a node for each."""
+    decay = np.clip(_value(parameter), 0, 1)
+    if np.any(decay == 1) and not np.all(decay == 1):
+        raise TraceError("decays of exactly 1 and below are mixed in one layer.")
+    return decay
 
 
 def _value(parameter: Any) -> npt.NDArray[np.float64]:

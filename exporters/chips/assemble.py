@@ -10,6 +10,7 @@ import numpy as np
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips.populations import Populations, Projection
 from msg_deploy.exporters.chips.target import Findings
+from msg_deploy.exporters.names import free_name
 from msg_deploy.sim.integer.network import (
     Edge,
     Entry,
@@ -68,7 +69,7 @@ def assembled(
             last = _projection(projection, nodes, edges, shift, accumulator, network.items)
             edges.append(Edge(last, name, 0 if last != projection.source else projection.steps))
         nodes[name] = neurons[name]
-    nodes[_free("output", nodes)] = Exit()
+    nodes[free_name("output", nodes)] = Exit()
     edges.append(Edge(network.output, list(nodes)[-1]))
     return IntegerNetwork(nodes, edges)
 
@@ -88,17 +89,11 @@ def _projection(
     node: Any = whole.node()
     before, delay = p.source, p.steps
     if not whole.convolution and len(p.source_shape) > 1:
-        flat = _free(f"{p.name}.flat", {*nodes, *taken})
+        flat = free_name(f"{p.name}.flat", {*nodes, *taken})
         nodes[flat] = flatten(p.source_shape)
         edges.append(Edge(before, flat, delay))
         before, delay = flat, 0
-    name = _free(p.name, {*nodes, *taken})
+    name = free_name(p.name, {*nodes, *taken})
     nodes[name] = Transform(node, shift, accumulator)
     edges.append(Edge(before, name, delay))
-    return name
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    while name in taken:
-        name += "_"
     return name

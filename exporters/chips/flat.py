@@ -9,7 +9,7 @@ import numpy as np
 
 from msg_deploy.exporters.chips.decoder import Decoder, Reads, offsets_of
 from msg_deploy.exporters.chips.populations import Population, Populations
-from msg_deploy.exporters.chips.target import Findings, OnChip, two_of
+from msg_deploy.exporters.chips.target import Findings, two_of
 
 
 def only_matrices(network: Populations, findings: Findings) -> bool:
@@ -42,6 +42,18 @@ def rests_at_zero(item: Population, findings: Findings) -> None:
             findings.law(item.name, f"{field} is not 0; its neurons rest at 0 and reset to it.")
 
 
+def without_gain(item: Population, findings: Findings) -> None:
+    """Names a gain of the input: charges arrive as they are."""
+    if np.any(getattr(item.node, "r", 1) != 1):
+        findings.law(item.name, "r is not 1; msg-deploy quantize makes it.")
+
+
+def no_negative_inputs(network: Populations, findings: Findings) -> None:
+    """Names an input range that goes below 0, where events are all that enters."""
+    if network.deployment.input.entering[0] < 0:
+        findings.law(network.input, "its values are numbers of events; use values from 0 on.")
+
+
 def decoder(network: Populations, late: Mapping[str, int], silent: Reads = "membranes") -> Decoder:
     """Of spikes, or of membranes (or currents) where the output layer only adds up, its bias aside.
 
@@ -63,7 +75,7 @@ def inputs(network: Populations) -> int:
     return math.prod(network.input_shape)
 
 
-def matrices(chip: OnChip, network: Populations) -> list[tuple[Population, list[list[int]]]]:
+def matrices(network: Populations) -> list[tuple[Population, list[list[int]]]]:
     """Of each population, in order, the weights (targets, sources) as whole numbers."""
     found = []
     for item in network.items.values():

@@ -23,6 +23,7 @@ from msg_deploy.exporters.quantize.nodes import by_input
 from msg_deploy.graph import Plan, plan
 from msg_deploy.integers import PRODUCTS
 from msg_deploy.primitives import pair, primitive_of
+from msg_deploy.primitives.convolution import conv_padding
 from msg_deploy.primitives.delay import delay_steps
 
 Array = npt.NDArray[np.float64]
@@ -410,7 +411,7 @@ class _Finder:
                 named,
                 weight=weight * by_input(node, way.factor),
                 stride=pair(node, "stride", 1),
-                padding=_padding(node, weight),
+                padding=_padding(node),
                 dilation=pair(node, "dilation", 1),
                 groups=int(node.groups),
             )
@@ -451,16 +452,11 @@ def _times(values: tuple[int, int], k: int) -> tuple[int, int]:
     return values[0] * k, values[1] * k
 
 
-def _padding(node: Any, weight: Array) -> tuple[int, int]:
-    if not isinstance(node.padding, str):
-        return pair(node, "padding", 0)
-    if node.padding == "valid":
-        return 0, 0
-    dilation = pair(node, "dilation", 1)
-    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if any(t % 2 for t in total):
+def _padding(node: nir.Conv2d) -> tuple[int, int]:
+    (top, bottom), (left, right) = conv_padding(node, 2)
+    if top != bottom or left != right:
         raise GraphError("padding 'same' of an even kernel is not symmetric.")
-    return total[0] // 2, total[1] // 2
+    return top, left
 
 
 def _pooled(p: Projection, node: Any) -> Projection:

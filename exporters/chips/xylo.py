@@ -45,6 +45,7 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Timing
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.chips import flat
 from msg_deploy.exporters.chips.assemble import built
 from msg_deploy.exporters.chips.charges import ChargeDecoder
 from msg_deploy.exporters.chips.decoder import Decoder, offsets_of
@@ -74,6 +75,7 @@ from msg_deploy.exporters.chips.xylo_numbers import (
     Layout,
     laid_out,
 )
+from msg_deploy.exporters.names import free_name
 from msg_deploy.exporters.quantize.options import QuantizeOptions
 from msg_deploy.sim.integer.network import Edge, Exit, IntegerNetwork, Neurons, Postponed
 from msg_deploy.sim.integer.neuron import IntegerNeuron, Parameters
@@ -220,9 +222,8 @@ class Xylo(Target):
                 most = int(max(p.weight.max(initial=0), -p.weight.min(initial=0) - 1))
                 change = "quantize to 8 bits."
                 findings.limit(p.name, self.limits["weight"], most, change)
-        low, high = network.deployment.input.entering
-        if low < 0:
-            findings.law(network.input, "its values are numbers of events; use values from 0 on.")
+        flat.no_negative_inputs(network, findings)
+        _, high = network.deployment.input.entering
         change = f"scale it to 0..15 (`msg-deploy quantize --levels {self.limits['events'].most}`)."
         findings.limit(network.input, self.limits["events"], math.ceil(high), change)
 
@@ -471,9 +472,7 @@ def _neurons(name: str, chosen: Chosen) -> Neurons:
 
 def _read(network: IntegerNetwork, name: str) -> tuple[IntegerNetwork, str]:
     """With a node that only passes on the membranes of a layer, which is not one that spikes."""
-    read = name
-    while read in network.nodes:
-        read += "_membrane"
+    read = free_name(name, network.nodes, "_membrane")
     edges = [
         replace(e, source=read) if isinstance(network.nodes[e.target], Exit) else e
         for e in network.edges

@@ -85,5 +85,7 @@ def in_dialect(deployment: Deployment, name: str) -> Deployment:
     name = name.replace("_", "-")
     if name not in known:
         raise UsageError(f"unknown dialect {name!r}; there are {', '.join(known)}.")
-    rewritten = known[name](deployment)
+    # The latency is that of the dialect before; this one states its own.
+    plain = replace(deployment, provenance=replace(deployment.provenance, latency=0))
+    rewritten = known[name](plain)
     return replace(rewritten, provenance=replace(rewritten.provenance, dialect=name))

@@ -49,9 +49,7 @@ def off_grid(threshold: Array, graph: nir.NIRGraph, known: Plan, name: str) -> A
 def _values(graph: nir.NIRGraph, known: Plan, name: str, factor: float) -> list[Array]:
     """What one spike makes of a node's output; NaN if that is not a fixed set of numbers."""
     node: Any = graph.nodes[name]
-    weights = [
-        getattr(node, field) for field in ("weight", "bias", "scale") if hasattr(node, field)
-    ]
+    weights = [getattr(node, field) for field in WEIGHTS if hasattr(node, field)]
     if weights:
         return [np.ravel(np.asarray(w, np.float64)) * factor for w in weights]
     if primitive_of(node).spiking or isinstance(node, nir.Input):

@@ -79,7 +79,8 @@ def portable(deployment: Deployment) -> Deployment:
     # Norse needs the long way before the short one where two edges meet.
     edges += [(a, firsts[b]) for a, b in long_way_first(known)]
     graph = nir.NIRGraph(nodes, edges, metadata=dict(deployment.graph.metadata), type_check=False)
-    return deployment.with_graph(graph, timing=replace(deployment.timing, dt=DT))
+    # The units of a quantized network are not those of neurons with other gains.
+    return deployment.with_graph(graph, timing=replace(deployment.timing, dt=DT), integers=None)
 
 
 def _off_the_grid(node: nir.CubaLIF, graph: nir.NIRGraph, known: Plan, name: str) -> nir.NIRNode:

@@ -119,7 +119,8 @@ def rewritten(
             raise GraphError(f"node {name!r} ({type(node).__name__}): {error}") from None
     edges = [(names.get(a, a), names.get(b, b)) for a, b in long_way_first(known)]
     graph = nir.NIRGraph(nodes, edges, metadata=dict(flat.graph.metadata), type_check=False)
-    return flat.with_graph(graph, timing=replace(flat.timing, dt=1.0))
+    # The units of a quantized network are not those of neurons with other gains.
+    return flat.with_graph(graph, timing=replace(flat.timing, dt=1.0), integers=None)
 
 
 def current_based(unit: Unit) -> nir.CubaLIF:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from msg_deploy import __version__
 from msg_deploy.deployment import METADATA_KEY, Deployment, Metadata, metadata_to_json
-from msg_deploy.errors import GraphError, UsageError
+from msg_deploy.errors import UsageError
 from msg_deploy.exporters.onnx.builder import DOMAIN, DOMAIN_VERSION, Builder, Model
 from msg_deploy.exporters.onnx.contract import (
     CONTRACT_KEY,
@@ -170,15 +170,3 @@ def _properties(metadata: Metadata, contract: Contract) -> dict[str, str]:
         "classes": " ".join(metadata.provenance.classes),
         "source_sha256": metadata.provenance.sha256,
     }
-
-
-def check(model: ir.Model) -> None:
-    """Let onnx check a model, shapes included.
-
-    Raises:
-        GraphError: it is not valid, which is our mistake.
-    """
-    try:
-        onnx.checker.check_model(ir.to_proto(model), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(f"the ONNX model is not valid: {error}") from error

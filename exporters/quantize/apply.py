@@ -12,6 +12,8 @@ import numpy as np
 
 from msg_deploy.deployment import Deployment, IntegerForm, Readout
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.dialects import in_dialect
+from msg_deploy.exporters.names import free_name
 from msg_deploy.exporters.quantize.nodes import (
     COUPLED,
     NEURONS,
@@ -40,7 +42,7 @@ def with_scales(scales: Scales, options: QuantizeOptions) -> Deployment:
         options: bits of the weights.
 
     Returns:
-        A deployment whose `integers` say what its numbers stand for.
+        A deployment in plain NIR, whose `integers` say what its numbers stand for.
 
     Raises:
         GraphError: naming a node that cannot be quantized.
@@ -57,18 +59,18 @@ def with_scales(scales: Scales, options: QuantizeOptions) -> Deployment:
             edges.append((source, target))
             continue
         shape = known.shapes[source]
-        between = _free(f"{target}_{source.rpartition('.')[2]}", nodes)
+        between = free_name(f"{target}_{source.rpartition('.')[2]}", nodes)
         full = np.broadcast_to(factor.reshape(-1, *(1,) * (len(shape) - 1)), shape)
         nodes[between] = nir.Scale(np.array(full, np.float32))
         edges += [(source, between), (between, target)]
-    # In the order of execution, which is that in which torch needs them.
     metadata = dict(deployment.graph.metadata)
     graph = nir.NIRGraph(nodes, edges, metadata=metadata, type_check=False)
     quantized = deployment.with_graph(
         graph, readout=_whole_readout(deployment.readout), integers=_form(scales, options)
     )
     _check_sums(quantized, options)
-    return quantized
+    # The nodes are no longer those of a dialect, whose files would be read as other numbers.
+    return in_dialect(quantized, "nir")
 
 
 def _check_sums(deployment: Deployment, options: QuantizeOptions) -> None:
@@ -90,12 +92,16 @@ def _check_sums(deployment: Deployment, options: QuantizeOptions) -> None:
 
 def _form(scales: Scales, options: QuantizeOptions) -> IntegerForm:
     readout, known = scales.deployment.readout, scales.known
-    source = readout.source if readout else known.outputs[0]
-    last = scales.output(source)
-    if np.any(last != last[0]):
-        raise GraphError(f"node {source!r}: the classes have no common unit.")
+    sources = (readout.source,) if readout else known.outputs
+    units = {float(unit) for source in sources for unit in scales.output(source)}
+    if len(units) > 1:
+        names = f"node{'s' * (len(sources) > 1)} {', '.join(map(repr, sources))}"
+        raise GraphError(
+            f"{names}: the classes have no common unit; let outputs be spikes, or weights of one "
+            "shape."
+        )
     found = {name: _unit(name, scales) for name in known.order}
-    return IntegerForm(options.bits, found, float(last[0]))
+    return IntegerForm(options.bits, found, units.pop())
 
 
 def _unit(name: str, scales: Scales) -> tuple[float, ...]:
@@ -123,12 +129,6 @@ def _whole_readout(readout: Readout | None) -> Readout | None:
         return readout
     step = 2.0 ** (math.frexp(largest)[1] - TWO_BITS)
     return replace(readout, weights=tuple(round(f / step) * step for f in readout.weights))
-
-
-def _free(name: str, nodes: dict[str, Any]) -> str:
-    while name in nodes:
-        name += "_"
-    return name
 
 
 def _multiplier(scales: Scales, source: str, target: str) -> Array | None:

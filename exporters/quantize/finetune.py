@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from msg_deploy.data import Dataset
 from msg_deploy.deployment import Deployment, node_name
-from msg_deploy.exporters.quantize.nodes import bias_of, by_input, by_output, weighted
+from msg_deploy.exporters.quantize.nodes import by_input, by_output, weighted
 from msg_deploy.exporters.quantize.options import QuantizeOptions
 from msg_deploy.exporters.quantize.scales import Scales
 from msg_deploy.exporters.trace import trace
@@ -97,8 +97,6 @@ def finetuned(
         if not weighted(node):
             continue
         layer, scale = body.get_submodule(name), scales.output(name)
-        if getattr(layer, "bias", None) is None and np.any(bias_of(node)):
-            raise AssertionError(name)
         step = by_output(node, scale) / by_input(node, scales.arriving(name))
         # Weights of the input are for whole numbers, and so much smaller than they were.
         unit = scales.deployment.input.step if scales.takes_input(name) else 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import nir
 
 from msg_deploy.errors import GraphError
-from msg_deploy.exporters.quantize.nodes import MOVING, spiking, weighted
+from msg_deploy.exporters.quantize.nodes import spiking, weighted
 from msg_deploy.graph import Plan
 
 
@@ -38,8 +38,12 @@ def groups(nodes: Mapping[str, nir.NIRNode], known: Plan) -> tuple[Group, ...]:
             name = leader[name]
         return name
 
-    for name in known.order:
-        meeting = [e.source for e in known.incoming[name] if e.source in leader]
+    meetings = [[e.source for e in known.incoming[n] if e.source in leader] for n in known.order]
+    # Several Outputs are classes of one decision; those of other shapes cannot share scales.
+    heads = [e.source for n in known.outputs for e in known.incoming[n] if e.source in leader]
+    if len({known.shapes[name] for name in heads}) == 1:
+        meetings.append(heads)
+    for meeting in meetings:
         for other in meeting[1:]:
             leader[of(other)] = of(meeting[0])
     found: dict[str, list[str]] = {}
@@ -68,11 +72,14 @@ def _group(members: list[str], nodes: Mapping[str, nir.NIRNode], known: Plan) ->
 
 def _leads_out(name: str, nodes: Mapping[str, nir.NIRNode], known: Plan) -> bool:
     """Whether what arrives at a node is what the network puts out, in other units at most."""
-    node = nodes[name]
-    if isinstance(node, nir.Output):
-        return True
-    if spiking(node) or weighted(node):
-        return False
-    following = [n for n in known.order if any(e.source == name for e in known.incoming[n])]
-    able = isinstance(node, MOVING) or not spiking(node)
-    return able and any(_leads_out(n, nodes, known) for n in following if n != name)
+    waiting, seen = [name], set[str]()
+    while waiting:
+        here = waiting.pop()
+        node = nodes[here]
+        if isinstance(node, nir.Output):
+            return True
+        if here in seen or spiking(node) or weighted(node):
+            continue
+        seen.add(here)
+        waiting += [n for n in known.order if any(e.source == here for e in known.incoming[n])]
+    return False

@@ -17,9 +17,6 @@ from msg_deploy.primitives import pair, primitive_of
 Array = npt.NDArray[np.float64]
 
 POOLS = (nir.SumPool2d, nir.AvgPool2d)
-MOVING = (nir.Flatten, nir.Delay, nir.Output, nir.Scale, *POOLS)
-"""They take no part in the choice of scales: what arrives leaves them in the same units, or in
-those times a fixed factor."""
 LEAKY = (nir.LIF, nir.LI)
 COUPLED = (nir.CubaLIF, nir.CubaLI)
 NEURONS = (nir.IF, nir.I, *LEAKY, *COUPLED)

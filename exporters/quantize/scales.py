@@ -296,7 +296,11 @@ class _Chooser:
                 sums = (limit - (1 + rate) * states) / rate
             else:
                 sums, states = limit / 2 / rate, limit / 2 / (1 + rate)
-            raised = np.maximum(scale, np.maximum(reach / sums, potential / states))
+            raised = scale
+            for needed, most in ((reach, sums), (potential, states)):
+                # 0: no sample has brought anything here.
+                if most > 0:
+                    raised = np.maximum(raised, needed / most)
             if np.median(raised / start) <= self._most_lost():
                 scale = raised
             else:

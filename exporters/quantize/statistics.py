@@ -164,7 +164,9 @@ def worst_sum(known: Plan, most: Mapping[str, Array], name: str) -> float:
 def _through(node: Any, x: Array, known: Plan, name: str, timing: Any) -> Array:
     if weighted(node):
         weight = np.abs(np.asarray(node.weight, np.float64))
-        products = weight * by_input(node, x)
+        # What is not bounded does not pass a weight of 0.
+        zeros = np.zeros(weight.shape)
+        products = np.multiply(weight, by_input(node, x), out=zeros, where=weight > 0)
         total: Array = products.reshape(len(weight), -1).sum(axis=1) + np.abs(bias_of(node))
         return total
     if isinstance(node, POOLS):
@@ -179,7 +181,9 @@ def _through(node: Any, x: Array, known: Plan, name: str, timing: Any) -> Array:
             np.asarray(getattr(node, "w_in", 1.0))
         )
         leaks = not isinstance(node, nir.I) and float(np.max(rate_of(node, timing.dt))) <= 1
-        return x * gain.reshape(len(gain), -1).max(axis=1) * (1 if leaks else timing.steps)
+        rest = np.abs(np.asarray(getattr(node, "v_leak", np.zeros(gain.shape)), np.float64))
+        gain, rest = (values.reshape(len(values), -1).max(axis=1) for values in (gain, rest))
+        return (x * gain + rest) * (1 if leaks else timing.steps)
     return x
 
 

@@ -80,9 +80,8 @@ class Akida1000(Target):
         """See `Target.place`."""
         common_law(network, findings, (nir.IF, nir.LIF, nir.Threshold))
         timing = network.deployment.timing
-        low, high = network.deployment.input.entering
-        if low < 0:
-            findings.law(network.input, "takes negative inputs; they are unsigned.")
+        flat.no_negative_inputs(network, findings)
+        _, high = network.deployment.input.entering
         findings.limit(
             network.input, self.limits["levels"], int(high), "quantize with --levels 15."
         )
@@ -194,6 +193,7 @@ def _neurons(item: Population, timing: Timing, findings: Findings) -> Neurons:
                 "(--tau 1), or with one step.",
             )
         flat.rests_at_zero(item, findings)
+        flat.without_gain(item, findings)
         limit = np.asarray(getattr(item.node, "v_threshold", 0.0), np.float64)
     # A bias lowers the threshold.
     threshold = np.floor(np.broadcast_to(limit, item.shape)).astype(np.int64) - bias

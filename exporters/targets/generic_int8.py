@@ -11,6 +11,7 @@ import numpy as np
 
 from msg_deploy.deployment import Timing
 from msg_deploy.errors import GraphError
+from msg_deploy.exporters.chips import flat
 from msg_deploy.exporters.chips.assemble import built
 from msg_deploy.exporters.chips.decoder import Decoder
 from msg_deploy.exporters.chips.placing import Demand, packed
@@ -67,12 +68,17 @@ class GenericInt8(Target):
         """See `Target.place`."""
         common_law(network, findings, (nir.IF, nir.LIF))
         deployment = network.deployment
-        neurons = {}
+        neurons, units = {}, {}
         for name, item in network.items.items():
+            if item.node is not None and not isinstance(item.node, (nir.IF, nir.LIF)):
+                continue
+            flat.rests_at_zero(item, findings)
+            flat.without_gain(item, findings)
             try:
                 neurons[name] = _neurons(item, deployment.timing)
+                units[name] = _unit(item, deployment.timing)
             except GraphError as error:
-                findings.law(name, str(error))
+                findings.law("", str(error))
         cores = packed(_demands(network), self._capacity())
         if cores is not None:
             findings.limit("", self.limits["cores"], len(cores), "use fewer neurons or channels.")
@@ -96,7 +102,7 @@ class GenericInt8(Target):
             uses=(Use("cores", len(cores or ()), self.limits["cores"].most),),
             problems=tuple(findings.problems),
             approximations=tuple(findings.approximations),
-            units={name: _unit(item, deployment.timing) for name, item in network.items.items()},
+            units=units,
         )
 
     def _capacity(self) -> dict[str, int]:
@@ -118,9 +124,6 @@ def _neurons(item: Population, timing: Timing) -> Neurons:
     if item.node is None:
         silent = replace(LAW, compare="never")
         return Neurons(silent, Parameters(bias=bias), item.shape, "membrane")
-    for field in ("v_reset", "v_leak"):
-        if np.any(getattr(item.node, field, 0)):
-            raise GraphError(f"{field} is not 0; its neurons rest at 0 and reset to it.")
     rate = _rate(item, timing)
     leaks = isinstance(item.node, nir.LIF)
     decay = round(rate * 2**DECAY_BITS) if leaks else 0

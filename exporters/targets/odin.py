@@ -83,6 +83,7 @@ class Odin(Target):
         fine = flat.only_matrices(network, findings)
         count = sum(item.neurons for item in network.items.values()) + flat.inputs(network)
         findings.limit("", self.limits["neurons"], count, "use fewer inputs and neurons.")
+        flat.no_negative_inputs(network, findings)
         _, high = network.deployment.input.entering
         findings.limit(
             network.input, self.limits["events"], int(high), "feed spikes (frames of 0 and 1)."
@@ -98,9 +99,12 @@ class Odin(Target):
             if not isinstance(item.node, nir.IF):
                 continue
             flat.rests_at_zero(item, findings)
+            flat.without_gain(item, findings)
             threshold = np.floor(np.asarray(item.node.v_threshold, np.float64)).astype(np.int64) + 1
             most = int(threshold.max())
             findings.limit(name, self.limits["threshold"], most, "quantize with fewer bits.")
+            if threshold.min() < 1:
+                findings.law(name, "v_threshold is below 0, where it spikes for ever.")
             held = np.clip(threshold, 1, 255)
             neurons[name] = Neurons(LAW, Parameters(threshold=held), item.shape)
         if network.spiking:

@@ -104,6 +104,7 @@ class Speck2f(Target):
     def place(self, network: Populations, findings: Findings) -> OnChip:
         """See `Target.place`."""
         timing = network.deployment.timing
+        flat.no_negative_inputs(network, findings)
         for item in network.items.values():
             self._neurons(item, findings)
         for p in network.projections:
@@ -155,6 +156,7 @@ class Speck2f(Target):
             )
             return
         flat.without_bias(item, findings)
+        flat.without_gain(item, findings)
         if np.any(getattr(item.node, "v_reset", 0)):
             findings.law(item.name, "v_reset is not 0; it resets to 0 or subtracts.")
         rows = item.shape if len(item.shape) == 3 else (item.neurons, 1, 1)

@@ -22,6 +22,7 @@ import nir
 import numpy as np
 
 from msg_deploy.deployment import Timing
+from msg_deploy.errors import GraphError
 from msg_deploy.exporters.chips import flat
 from msg_deploy.exporters.chips.assemble import built
 from msg_deploy.exporters.chips.populations import Population, Populations, populations
@@ -86,6 +87,7 @@ class SpikerPlus(Target):
         common_law(network, findings, (nir.IF, nir.LIF))
         timing = network.deployment.timing
         fine = flat.only_matrices(network, findings)
+        flat.no_negative_inputs(network, findings)
         _, high = network.deployment.input.entering
         findings.limit(
             network.input, self.limits["events"], int(high), "feed spikes (frames of 0 and 1)."
@@ -95,15 +97,20 @@ class SpikerPlus(Target):
             for name, depth in network.depths.items()
             if name in network.items
         }
-        neurons = {}
+        neurons, units = {}, {}
         for name, item in network.items.items():
             flat.without_bias(item, findings)
             if item.node is not None and not isinstance(item.node, (nir.IF, nir.LIF)):
                 continue
             flat.rests_at_zero(item, findings)
-            neurons[name] = self._neurons(item, timing, findings)
+            flat.without_gain(item, findings)
             if len(item.entering) > 1:
                 findings.law(name, "takes from several layers; layers stand in a chain.")
+            try:
+                neurons[name] = self._neurons(item, timing, findings)
+                units[name] = _rate(item, timing)
+            except GraphError as error:
+                findings.law("", str(error))
         whole = None
         limited = any(p.what == self.limits["threshold"].unit for p in findings.problems)
         if fine and len(neurons) == len(network.items) and not limited:
@@ -118,7 +125,7 @@ class SpikerPlus(Target):
             uses=(Use("neurons", sum(i.neurons for i in network.items.values()), 0),),
             problems=tuple(findings.problems),
             approximations=tuple(findings.approximations),
-            units={n: _rate(i, timing) for n, i in network.items.items()},
+            units=units,
         )
 
     def _neurons(self, item: Population, timing: Timing, findings: Findings) -> Neurons:
@@ -176,7 +183,7 @@ class SpikerPlus(Target):
             "n_inputs": flat.inputs(network),
         }
         weights = {}
-        for number, (item, matrix) in enumerate(flat.matrices(chip, network)):
+        for number, (item, matrix) in enumerate(flat.matrices(network)):
             numbers = chip.network.numbers[item.name]
             reset = "none" if not item.spiking else "subtract" if subtracting else "zero"
             net[f"layer_{number}"] = {

@@ -22,9 +22,6 @@ from msg_deploy.exporters.onnx.writers import (
     zeros,
 )
 
-Parameters = dict[str, npt.ArrayLike]
-Drive = Callable[[Builder, ir.Value], ir.Value]
-
 
 @writes(nir.Threshold)
 def _threshold(node: nir.Threshold, place: Place) -> Cell:
