@@ -108,28 +108,29 @@ def resolve(*layers: Sections) -> Config:
     Raises:
         UsageError: naming the section and value that is unknown or not accepted.
     """
-    unknown = {name for layer in layers for name in layer} - set(SECTIONS)
-    if unknown:
-        raise UsageError(
-            f"unknown section {sorted(unknown)[0]!r}; there are {', '.join(SECTIONS)}."
-        )
+    for layer in layers:
+        _check_names(layer)
     return Config(**{name: _section(name, layers) for name in SECTIONS})
+
+
+def _check_names(layer: Sections) -> None:
+    for name, given in layer.items():
+        if name not in SECTIONS:
+            raise UsageError(f"unknown section {name!r}; there are {', '.join(SECTIONS)}.")
+        if not isinstance(given, Mapping):
+            raise UsageError(f"section {name!r} must hold values by name, not {given!r}.")
+        known = [f.name for f in dataclasses.fields(SECTIONS[name])]
+        for value in given:
+            if value not in known:
+                raise UsageError(f"{name}.{value} is not known; there are {', '.join(known)}.")
 
 
 def _section(name: str, layers: tuple[Sections, ...]) -> Any:
     values: dict[str, Any] = {}
     for layer in layers:
-        given = layer.get(name, {})
-        if not isinstance(given, Mapping):
-            raise UsageError(f"section {name!r} must hold values by name, not {given!r}.")
-        values |= given
-    kind = SECTIONS[name]
-    known = [f.name for f in dataclasses.fields(kind)]
-    for value in values:
-        if value not in known:
-            raise UsageError(f"{name}.{value} is not known; there are {', '.join(known)}.")
+        values |= layer.get(name, {})
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(SECTIONS[name]).validate_python(values)
     except ValidationError as error:
         raise UsageError(f"section {name!r}: {explain(error)}.") from error
 
@@ -138,7 +139,8 @@ def read_config(path: Path) -> Sections:
     """The sections of a .toml, .yaml or .yml file.
 
     Raises:
-        FileError: the file is missing, too large, of another kind, or not well-formed.
+        FileError: the file is missing, too large, of another kind, not well-formed, or names a
+            section or value that is unknown.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -152,6 +154,10 @@ def read_config(path: Path) -> Sections:
         raise FileError(path, f"is not well-formed ({reason(error)}).") from error
     if not isinstance(content, dict):
         raise FileError(path, f"must hold sections ({', '.join(SECTIONS)}), not {content!r}.")
+    try:
+        _check_names(content)
+    except UsageError as error:
+        raise FileError(path, str(error)) from error
     return content
 
 

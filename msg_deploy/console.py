@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.exporters.hazards import hazards
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from msg_deploy.sim.activity import Activity
     from msg_deploy.simulation import Simulation
 
-out = Console(highlight=False, soft_wrap=True)
+# Names come from files, and are shown as they are: [b] is no markup, :bug: no picture.
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 STYLES = {
     Kind.PROVEN: "bold green",
     Kind.IDENTICAL: "bold green",
@@ -44,8 +46,13 @@ def print_verdict(verdict: Verdict) -> None:
         if not comparison.missing:
             out.print(_layers(comparison))
     for line in words.notes(verdict):
-        out.print(line, markup=False)
-    out.print(f"[{STYLES[verdict.kind]}]{verdict.kind.value}[/]: {words.counted(verdict)}")
+        out.print(line)
+    print_styled(verdict.kind.value, STYLES[verdict.kind], words.counted(verdict))
+
+
+def print_styled(word: str, style: str, text: str) -> None:
+    """A word in a style of rich, a colon, and a text."""
+    out.print(Text.assemble((word, style), f": {text}"))
 
 
 def _layers(comparison: Comparison) -> Table:
@@ -193,9 +200,9 @@ def print_onnx(data: Mapping[str, Any], metadata: Metadata) -> None:
     out.print(table)
     opsets = ", ".join(f"{name} {version}" for name, version in data["opsets"].items())
     products = ", products of spikes in int8" if data["int8"] else ""
-    out.print(f"layout: {data['layout']}; opsets: {opsets}{products}", markup=False)
+    out.print(f"layout: {data['layout']}; opsets: {opsets}{products}")
     listed = ", ".join(f"{count} {name}" for name, count in data["operators"].items())
-    out.print(f"operators: {listed}", markup=False)
+    out.print(f"operators: {listed}")
     print_metadata(metadata)
 
 
@@ -205,7 +212,7 @@ def print_metadata(metadata: Metadata) -> None:
     out.print(f"timing: dt {timing.dt:g} s, {timing.steps} steps, reset {timing.reset}")
     levels = "" if spec.levels is None else f", {spec.levels} levels"
     ends = f"{spec.low:g}..{spec.high:g}"
-    out.print(f"input: {spec.shape}, {spec.encoding}, {ends}{levels}", markup=False)
+    out.print(f"input: {spec.shape}, {spec.encoding}, {ends}{levels}")
     if metadata.integers:
         form = metadata.integers
         out.print(f"integers: weights of {form.bits} bits, scores in units of {form.scores:g}")
@@ -213,11 +220,10 @@ def print_metadata(metadata: Metadata) -> None:
         weights = " ".join(f"{f:.4g}" for f in readout.weights)
         out.print(
             f"TWO: folded by {readout.fold} after {readout.source}, error {readout.error:g}, "
-            f"f = {weights}",
-            markup=False,
+            f"f = {weights}"
         )
     if metadata.provenance.classes:
-        out.print(f"classes: {' '.join(metadata.provenance.classes)}", markup=False)
+        out.print(f"classes: {' '.join(metadata.provenance.classes)}")
 
 
 def metadata_as_data(metadata: Metadata) -> dict[str, Any]:
@@ -273,7 +279,7 @@ def print_quantization(result: Quantization) -> None:
             "in float32"
         )
     for warning in result.warnings:
-        out.print(f"note: {warning}", markup=False)
+        out.print(f"note: {warning}")
 
 
 def print_deployment(deployment: Deployment) -> None:
@@ -297,7 +303,7 @@ def print_deployment(deployment: Deployment) -> None:
         dialect = deployment.provenance.dialect
         out.print(f"latency: outputs come {latency} steps later there (dialect {dialect})")
     for hazard in data["hazards"]:
-        out.print(f"others: {hazard}", markup=False)
+        out.print(f"others: {hazard}")
 
 
 def _parameters(node: Any, dt: float) -> dict[str, str]:

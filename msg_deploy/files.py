@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from msg_deploy.errors import FileError, reason
+
+MAX_NAME = 255 - len("..12345678.part")
+"""Bytes, not characters: file systems take 255 of them in a name."""
 
 
 @contextlib.contextmanager
@@ -31,7 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What went wrong before is what there is to say.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,10 +75,10 @@ def write_folder(path: Path, files: Mapping[str, bytes], mark: str) -> None:
     Raises:
         FileError: `path` is something else, or cannot be written.
     """
-    if path.exists() and not (path.is_dir() and (path / mark).is_file()):
-        raise FileError(path, f"is there, and is no folder with a {mark}; it is left as it is.")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+        if path.exists() and not (path.is_dir() and (path / mark).is_file()):
+            raise FileError(path, f"is there, and is no folder with a {mark}; it is left as it is.")
+        with tempfile.TemporaryDirectory(prefix=hidden(path), dir=path.parent) as temporary:
             new, old = Path(temporary, "new"), Path(temporary, "old")
             new.mkdir()
             for name, content in files.items():
@@ -105,9 +111,20 @@ def check_writable(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """A name in the same directory, so that renaming it to `path` is one atomic step."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # the name itself is too long, or the parent is a file
+        raise _unwritable(path, error) from error
     if path.is_dir():
         raise FileError(path, "is a directory; name a file to write.")
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return path.with_name(f"{hidden(path)}{secrets.token_hex(4)}.part")
+
+
+def hidden(path: Path) -> str:
+    """How names of temporary files beside `path` begin: short enough for what is added to them."""
+    return f".{os.fsencode(path.name)[:MAX_NAME].decode(errors='ignore')}."
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:

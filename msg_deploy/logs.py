@@ -53,6 +53,7 @@ def tensorboard_log(folder: Path) -> Iterator[Log]:
     """Write the same numbers for TensorBoard.
 
     Raises:
+        FileError: the folder cannot be written.
         UsageError: tensorboard is not installed.
     """
     try:
@@ -62,7 +63,14 @@ def tensorboard_log(folder: Path) -> Iterator[Log]:
             "TensorBoard logs need tensorboard; install it with "
             "pip install 'msg-deploy[tensorboard]'."
         ) from error
-    writer = SummaryWriter(str(folder))
+    try:
+        writer = SummaryWriter(str(folder))
+    except OSError as error:
+        raise FileError(
+            folder,
+            f"cannot be written ({error.strerror or reason(error)}); name a folder, which need not "
+            "exist.",
+        ) from error
 
     def log(epoch: Epoch) -> None:
         for name, value in values(epoch).items():

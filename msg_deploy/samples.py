@@ -101,12 +101,14 @@ class Each:
     Attributes:
         count: their number.
         make: a sample by its index.
+        how: `make` does it, as a text: the same files give other samples with other options.
         files: that they come from.
     """
 
     count: int
     make: Callable[[int], Array]
-    files: tuple[Path, ...] = ()
+    how: str
+    files: tuple[Path, ...]
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -118,7 +120,7 @@ class Each:
 
     def identity(self) -> str:
         """See `Lazy.identity`."""
-        return f"{self.count} samples of {_stamp(self.files)}"
+        return f"{self.count} samples ({self.how}) of {_stamp(self.files)}"
 
 
 @dataclass(frozen=True)

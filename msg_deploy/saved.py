@@ -14,7 +14,6 @@ import math
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
@@ -26,9 +25,10 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from msg_deploy.data.npz import BROKEN
 from msg_deploy.deployment import InputSpec, Metadata, Shape, Timing, explain
 from msg_deploy.errors import FileError, UsageError, reason
-from msg_deploy.files import replacing
+from msg_deploy.files import hidden, replacing
 from msg_deploy.options import Precision
 from msg_deploy.sim.compare import Layout
 from msg_deploy.sim.simulator import FloatArray, Trace
@@ -40,8 +40,6 @@ SPIKES, PACKED, MEMBRANES, THRESHOLDS = "spikes_", "packed_", "membranes_", "thr
 """Prefixes of the arrays of a layer, which are followed by its name."""
 MAX_UNPACKED = 4 * 2**30
 """Bytes of compressed arrays, which are kept in memory; others are read in place."""
-BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError)
-"""What unzipping raises, besides; NotImplementedError is a RuntimeError."""
 CHUNK = 2**24
 """Values that are looked at in one go."""
 LONGEST_NAME = 1000
@@ -601,7 +599,7 @@ def check_name(path: Path) -> None:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=hidden(path), dir=path.parent) as name:
         yield Path(name)
 
 

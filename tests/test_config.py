@@ -68,6 +68,9 @@ def test_both_formats_say_the_same(name: str, text: str, tmp_path: Path) -> None
         ("a.yaml", "!!python/object/apply:os.mkdir [ran]", "not well-formed"),
         ("a.yaml", "7", "must hold sections"),
         ("a.json", "{}", "unknown kind"),
+        ("a.yaml", "{1: {}, b: {}}", r"a\.yaml: unknown section 1"),
+        ("a.yaml", "model: {1: 2}", r"a\.yaml: model\.1 is not known"),
+        ("a.toml", "model = 3", r"a\.toml: section 'model' must hold values"),
     ],
 )
 def test_refused_files(name: str, text: str, words: str, tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     checkpoint.load(tmp_path / "model.pt")
     refused = train(tmp_path, *arguments[:1], 2, *arguments[2:], "--resume")
     assert refused.returncode == 2
-    assert "other options" in refused.stderr
+    assert "another training" in refused.stderr
     resumed = train(tmp_path, *arguments, "--resume", "--log", "rest.csv")
     assert resumed.returncode == 0, resumed
     rows = list(csv.DictReader((tmp_path / "rest.csv").read_text().splitlines()))
@@ -176,3 +179,13 @@ def test_tensorboard_log(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [e.value for e in events.Scalars("validation")] == [0.125, 0.25]
     assert [e.step for e in events.Scalars("loss")] == [1, 2]
+
+
+def test_tensorboard_log_in_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(FileError, match=r"file: cannot be written"),
+        tensorboard_log(tmp_path / "file"),
+    ):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def test_sensor_in_the_header(header: bytes, sensor: Any, tmp_path: Path) -> Non
         ("a.aedat", aedat_bytes([1 << 20]), "beyond 16 bits"),
         ("a.aedat", aedat_bytes([1], b"#!AER-DAT2.0\n# AEChip: Davis346\n"), "'Davis346'"),
         ("a.aedat", b"#!AER-DAT3.1\n", "AER-DAT3.1"),
+        ("a.aedat", b"#!AER-DAT2.0", "within its first line"),
         ("a.txt", b"", "unknown kind"),
         ("missing.bin", None, "No such file"),
     ],
@@ -169,6 +171,16 @@ def test_damaged_aedat4_that_aborts_its_reader(tmp_path: Path) -> None:
         damaged.tofile(tmp_path / "a.aedat4")
         with pytest.raises(FileError, match=r"a\.aedat4: "):
             read_recording(tmp_path / "a.aedat4")
+
+
+@pytest.mark.parametrize("suffix", [".aedat4", ".es", ".raw"])
+def test_a_missing_faery_is_no_broken_file(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faery", None)
+    (tmp_path / f"a{suffix}").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"pip install 'msg-deploy\[events\]'"):
+        read_recording(tmp_path / f"a{suffix}")
 
 
 # Framing
@@ -344,6 +356,27 @@ def test_undivided_folders_hold_out_a_stratified_part(tmp_path: Path) -> None:
     assert found.input.shape == (2, 45, 60)
 
 
+def test_val_stands_in_for_a_missing_test(tmp_path: Path) -> None:
+    event_folder(tmp_path, parts=True)
+    shutil.copytree(tmp_path / "Test", tmp_path / "val")
+    (tmp_path / "val" / "class0" / "0.bin").unlink()
+    options = DataOptions(str(tmp_path))
+    assert len(load_dataset("nmnist", options, 2).test) == 15
+    shutil.rmtree(tmp_path / "Test")
+    assert len(load_dataset("nmnist", options, 2).test) == 14
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(UsageError, match=r"there is Train, but no test part.*--data-dir .*Train"):
+        load_dataset("nmnist", options)
+    assert len(load_dataset("nmnist", DataOptions(str(tmp_path / "Train")), 2).test) == 3
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    event_folder(tmp_path, parts=False)
+    (tmp_path / "class1").rename(tmp_path / "train")
+    found = load_dataset("nmnist", DataOptions(str(tmp_path)), 2)
+    assert found.classes == ("class0", "class2", "train")
+
+
 def test_events_of_unknown_sensors(tmp_path: Path) -> None:
     event_folder(tmp_path, parts=False, suffix=".dat")
     with pytest.raises(UsageError, match="--sensor HEIGHTxWIDTH"):
@@ -441,6 +474,18 @@ def test_npz_of_events(tmp_path: Path) -> None:
     broken = npz_file(tmp_path, **arrays | {"offsets": np.arange(1, 42, 2)})
     with pytest.raises(FileError, match="offsets must run"):
         load_dataset("npz", broken)
+    for changes, words in (
+        (
+            dict.fromkeys("xypt", LABELS[:0]) | {"offsets": np.zeros(21, int)},
+            "t holds no event",
+        ),
+        ({"y": np.full(40, 2**14)}, "y goes up to 16384; without --sensor"),
+        ({"x": np.full(40, np.nan)}, "x goes up to nan"),
+        ({"labels": LABELS * 10**12}, "labels must be .* less than 65536"),
+        ({"labels": LABELS / 2}, "labels must be whole numbers"),
+    ):
+        with pytest.raises(FileError, match=words):
+            load_dataset("npz", npz_file(tmp_path, **arrays | changes))
     empty = np.arange(0, 41, 2)
     empty[1] = 0
     with pytest.raises(FileError, match="recording 0: holds no event"):
@@ -454,7 +499,10 @@ def test_npz_of_events(tmp_path: Path) -> None:
         ({"samples": np.zeros((20, 3))}, "needed are x_train"),
         ({"samples": np.zeros((20, 3, 3)), "labels": LABELS}, "accepted are"),
         ({"samples": np.zeros((19, 3)), "labels": LABELS}, "one for each of 19"),
-        ({"samples": np.zeros((20, 3)), "labels": LABELS - 1}, "negative"),
+        ({"samples": np.zeros((20, 3)), "labels": LABELS - 1}, "labels must be .* from 0"),
+        ({"samples": np.zeros((20, 3)), "labels": LABELS * 10**12}, "less than 65536"),
+        ({"samples": np.zeros((20, 3)), "labels": LABELS[:0]}, "labels must be whole numbers"),
+        ({"samples": np.zeros(()), "labels": LABELS}, "'samples' must be numbers, not .* shape"),
         ({"samples": np.zeros((20, 3)), "labels": LABELS / 2}, "whole numbers"),
         ({"samples": np.full((20, 3), np.nan), "labels": LABELS}, "NaN"),
         ({"samples": np.zeros((3, 3)), "labels": np.arange(3)}, "cannot be divided"),
@@ -495,6 +543,33 @@ def test_image_folders(mode: str, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"class1/[12]\.png"):
         found = load_dataset("images", DataOptions(str(tmp_path)))
         _ = found.train, found.test
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_images_of_16_bits(suffix: str, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    values = np.array([[0, 255, 256], [13107, 32768, 65535]], np.uint16)
+    (tmp_path / "class0").mkdir()
+    for i in range(5):
+        image.fromarray(values).save(tmp_path / "class0" / f"{i}{suffix}")
+    train = load_dataset("images", DataOptions(str(tmp_path))).train.samples
+    assert train.shape == (4, 1, 2, 3)
+    assert train[0, 0] == pytest.approx(values / 65535)
+    scaled = load_dataset("images", DataOptions(str(tmp_path), size=(1, 1))).train.samples
+    assert 0.25 < scaled[0, 0, 0, 0] < 0.3
+    image.new("RGB", (3, 2)).save(tmp_path / "class0" / "#.png")
+    mixed = load_dataset("images", DataOptions(str(tmp_path), seed=1)).train.samples
+    assert mixed.shape == (4, 3, 2, 3)
+    assert mixed[1, 2] == pytest.approx(values / 65535)
+
+
+def test_images_of_32_bits_are_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    (tmp_path / "class0").mkdir()
+    for i in range(5):
+        image.fromarray(np.full((2, 2), 65536, np.int32)).save(tmp_path / "class0" / f"{i}.tif")
+    with pytest.raises(FileError, match=r"values outside 0\.\.65535"):
+        _ = load_dataset("images", DataOptions(str(tmp_path))).train
 
 
 TORCHVISION = """

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from msg_deploy import api, record, subjects
+from msg_deploy.data.npz import samples_npz
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import FileError, UsageError
 from msg_deploy.exporters.nir import ForeignTiming
@@ -415,6 +416,43 @@ def test_flipped_bytes_are_no_traceback(deployment: Deployment, tmp_path: Path) 
             read(path).rows([0, 2])
         except FileError:
             continue
+
+
+def damaged(path: Path) -> None:
+    """A compressed array of other bytes: no block begins so."""
+    np.savez_compressed(path, samples=np.zeros((2, 3)), scores=np.zeros((2, 3)))
+    content = path.read_bytes()
+    start = content.index(b"samples.npy") + len("samples.npy") + content[28]
+    path.write_bytes(content[:start] + b"\xff" * 8 + content[start + 8 :])
+
+
+def unclosed(path: Path) -> None:
+    """A header with a parenthesis that is not closed, in a file that is whole."""
+    content = io.BytesIO()
+    np.save(content, np.zeros((2, 3)))
+    array = content.getvalue().replace(b"(2, 3), }", b"((2, 3),  ")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("samples", "scores"):
+            archive.writestr(f"{name}.npy", array)
+
+
+@pytest.mark.parametrize("write", [damaged, unclosed])
+def test_damaged_arrays_are_no_traceback(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "a.npz"
+    write(path)
+    for reading in (read, samples_npz):
+        with pytest.raises(FileError, match=r"a\.npz: .*(not a whole|cannot be read)"):
+            reading(path)
+
+
+def test_arrays_without_their_ending(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    content = io.BytesIO()
+    np.save(content, np.zeros((2, 3)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("samples", content.getvalue())
+    with pytest.raises(FileError, match="'samples' cannot be read"):
+        samples_npz(path)
 
 
 def test_two_arrays_of_a_name(deployment: Deployment, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -331,6 +333,33 @@ def test_a_damaged_state(check: Check, stop: Stop, tmp_path: Path) -> None:
         check(state=tmp_path / "missing" / "state")
 
 
+@pytest.mark.parametrize("failing", ["header", "shard", "end"])
+def test_a_state_on_a_full_disk(
+    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource", reason="limits files as Unix does")
+    task = SimpleNamespace(job=lambda _: SimpleNamespace(described=lambda: {"a": "x" * 100}))
+    plan = SimpleNamespace(samples=samples(2), size=2, shards=[])
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(FileError, match="state: cannot be written"):
+        try:
+            if failing == "header":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+            with state.kept(tmp_path / "state", task, plan) as finished:  # type: ignore[arg-type]
+                if failing == "shard":
+                    size = (tmp_path / "state").stat().st_size
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
+                finished.add(0, (Comparison("a", "b", 2),))
+                if failing == "end":
+                    monkeypatch.setattr(Path, "unlink", full)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
 def test_numbers_are_kept_exactly(tmp_path: Path) -> None:
     found = (Comparison("a", "b", 1, score_difference=0.1 + 0.2, flips=3),)
     line = state.Line(0, found)
@@ -497,6 +526,33 @@ def test_a_data_set_is_streamed_as_it_is_read(tmp_path: Path) -> None:
         assert np.array_equal(streamed[:], whole)
         assert np.array_equal(streamed[[1, 0]], whole[[1, 0]])
         assert identity(streamed) == identity(load_dataset(name, options, 4).samples("test"))
+
+
+@pytest.mark.parametrize("kind", ["events", "npz"])
+def test_samples_made_otherwise_are_others(tmp_path: Path, kind: str) -> None:
+    random = np.random.default_rng(0)
+    found = [events(20, random) for _ in range(12)]
+    for sample, one in enumerate(found):
+        folder = tmp_path / "events" / f"class{sample % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{sample}.bin").write_bytes(bin_bytes(one))
+    arrays = {name: np.concatenate([getattr(one, name) for one in found]) for name in "xypt"}
+    arrays |= {"offsets": np.arange(13) * 20, "labels": np.arange(12) % 2}
+    np.savez(tmp_path / "npz", **arrays)  # type: ignore[arg-type]
+    place = tmp_path / ("events" if kind == "events" else "npz.npz")
+
+    def named(steps: int = 4, **options: Any) -> str:
+        chosen = DataOptions(str(place), sensor=(8, 8), **options)
+        return identity(load_dataset(kind, chosen, steps).samples("test"))
+
+    assert named() == named(broken="skip")
+    others = {
+        named(5),
+        named(slice_by="time"),
+        named(slice_by="time", window=9),
+        named(size=(4, 4)),
+    }
+    assert len({named(), *others}) == 5
 
 
 def test_broken_recordings_are_left_out_of_the_stream(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -57,6 +58,10 @@ class DataOptions:
         """What decides the content of a sample, and not where the files are."""
         names = ("slice_by", "window", "sensor", "size", "test_fraction", "seed")
         return {name: getattr(self, name) for name in names}
+
+    def described(self, steps: int) -> str:
+        """How samples of so many timesteps are made, as a text that changes whenever they do."""
+        return f"{steps} steps, {json.dumps(self.lasting())}"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _recordings(
         return read_files(files, part, options, framed)
 
     def stream(part: Part) -> Samples:
-        return stream_files(files, part, options, framed)
+        return stream_files(files, part, options, framed, steps)
 
     return Dataset(name, files.classes, (2, *size), "frames", read, stream=stream)
 

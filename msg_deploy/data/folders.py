@@ -45,9 +45,10 @@ def files_in(root: Path, suffixes: Collection[str], options: DataOptions) -> Fil
     Without a division, a stratified part is held out.
 
     Raises:
-        UsageError: there are no such files, or a class in test is not in train.
+        UsageError: there are no such files, a class in test is not in train, or there is one part
+            without the other.
     """
-    given = {PARTS[f.name.lower()]: f for f in _folders(root) if f.name.lower() in PARTS}
+    given = _given(root)
     if len(given) == 2:
         classes = tuple(f.name for f in _folders(given["train"]))
         parts: dict[Part, list[tuple[Path, int]]] = {
@@ -92,6 +93,7 @@ def stream_files(
     part: Part,
     options: DataOptions,
     read: Callable[[Path], npt.NDArray[Any]],
+    steps: int,
 ) -> Samples:
     """The samples of a part, each of which is read when asked for.
 
@@ -112,7 +114,7 @@ def stream_files(
             raise FileError(paths[i], "could be read before, and cannot be read any more.")
         return found
 
-    return Each(len(paths), sample, tuple(paths))
+    return Each(len(paths), sample, options.described(steps), tuple(paths))
 
 
 def _chosen(files: Files, part: Part, options: DataOptions) -> list[tuple[Path, int]]:
@@ -138,6 +140,24 @@ def _read(
 def _report(broken: int, total: int, part: Part) -> None:
     if broken:
         log.warning("%d of %d %s files were left out", broken, total, part)
+
+
+def _given(root: Path) -> dict[Part, Path]:
+    """The folders of the parts; a name that comes later in PARTS stands in for a missing one."""
+    names = {f.name.lower(): f for f in _folders(root)}
+    found: dict[Part, Path] = {}
+    for name, part in PARTS.items():
+        if name in names:
+            found.setdefault(part, names[name])
+    # A class may be called train, too; its folder holds files, and not folders of classes.
+    if len(found) == 1 and any(map(_folders, found.values())):
+        (there,) = found
+        missing = "train" if there == "test" else "test"
+        raise UsageError(
+            f"{root}: there is {found[there].name}, but no {missing} part; name its folder "
+            f"{missing}, or hold out a part with --data-dir {found[there]}."
+        )
+    return found
 
 
 def _folders(root: Path) -> list[Path]:

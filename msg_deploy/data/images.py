@@ -17,6 +17,8 @@ from msg_deploy.samples import Samples
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 MAX_PIXELS = 2**27
+MAX_DEEP = 2**16 - 1
+"""The largest value of 16 bits."""
 
 
 @dataset
@@ -46,11 +48,14 @@ def images(options: DataOptions, steps: int) -> Dataset:
         return image
 
     first = opened(files.parts["train"][0][0])
-    mode = "L" if first.mode in ("1", "L", "I", "I;16") else "RGB"
+    mode = "L" if first.mode in ("1", "L") or _deep(first) else "RGB"
+    channels = 1 if mode == "L" else 3
     size = options.size or (first.height, first.width)
 
     def pixels(path: Path) -> npt.NDArray[Any]:
-        image = opened(path).convert(mode)
+        image = opened(path)
+        deep = _deep(image)
+        image = image.convert("I" if deep else mode)
         if options.size:
             image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         elif (image.height, image.width) != size:
@@ -59,14 +64,22 @@ def images(options: DataOptions, steps: int) -> Dataset:
                 f"has {image.height}x{image.width} pixels, the first file {size[0]}x{size[1]}; "
                 "scale them with --size HEIGHTxWIDTH.",
             )
-        values = np.asarray(image, np.float32) / 255
-        return values[None] if mode == "L" else values.transpose(2, 0, 1)
+        values = np.asarray(image, np.float32) / (MAX_DEEP if deep else 255)
+        if not 0 <= values.min() <= values.max() <= 1:
+            raise FileError(path, f"has values outside 0..{MAX_DEEP}; 8 and 16 bits are read.")
+        if values.ndim == 2:
+            return np.repeat(values[None], channels, axis=0)
+        return values.transpose(2, 0, 1)
 
     def read(part: Part) -> Split:
         return read_files(files, part, options, pixels)
 
     def stream(part: Part) -> Samples:
-        return stream_files(files, part, options, pixels)
+        return stream_files(files, part, options, pixels, steps)
 
-    channels = 1 if mode == "L" else 3
     return Dataset("images", files.classes, (channels, *size), "direct", read, (0.0, 1.0), stream)
+
+
+def _deep(image: Any) -> bool:
+    """Whether it is grey of more than 8 bits, which Pillow cuts off at 255 when it converts."""
+    return str(image.mode).startswith("I")

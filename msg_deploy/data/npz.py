@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +29,14 @@ from msg_deploy.samples import Each, Mapped, Picked, Samples
 Array = npt.NDArray[Any]
 MAX_BYTES = 16 * 2**30
 """Of compressed arrays, which are unpacked to a temporary file."""
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, struct.error),
+    *(ValueError, KeyError, OSError, EOFError, RuntimeError, OverflowError),
+)
+"""What reading a damaged .npz file raises; NotImplementedError is a RuntimeError."""
+MAX_CLASSES = 2**16
+MAX_SENSOR = 2**14
+"""Rows or columns."""
 CHUNK = 2**20
 BLOCK = 256
 """Samples that are looked at together."""
@@ -93,16 +103,17 @@ def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Datas
     """
     with _opened(path) as arrays:
         fields = {n: _array(path, arrays, n) for n in (*EVENT_FIELDS, "labels")}
-    fields |= {name: np.asarray(fields[name]) for name in ("offsets", "labels")}
-    offsets, labels = fields["offsets"], fields["labels"].astype(np.int64)
-    events = len(fields["t"])
-    if any(fields[n].shape != (events,) for n in "xyp"):
+    offsets, labels = np.asarray(fields["offsets"]), _labels(path, "labels", fields["labels"])
+    events = fields["t"].size
+    if not events:
+        raise FileError(path, "t holds no event.")
+    if any(fields[n].shape != (events,) for n in "txyp"):
         raise FileError(path, "x, y, p and t must have the same length.")
     if offsets.shape != (len(labels) + 1,) or offsets[0] != 0 or offsets[-1] != events:
         raise FileError(path, f"offsets must run from 0 to {events}, one more than labels.")
-    if np.any(np.diff(offsets.astype(np.int64)) < 0) or labels.min(initial=0) < 0:
-        raise FileError(path, "offsets must rise, and labels must not be negative.")
-    sensor = options.sensor or (int(fields["y"].max()) + 1, int(fields["x"].max()) + 1)
+    if np.any(np.diff(offsets.astype(np.int64)) < 0):
+        raise FileError(path, "offsets must rise.")
+    sensor = options.sensor or (_extent(path, "y", fields["y"]), _extent(path, "x", fields["x"]))
     size = options.size or sensor
     parts = divided(labels, options)
 
@@ -124,7 +135,7 @@ def events_npz(name: str, path: Path, options: DataOptions, steps: int) -> Datas
         return Split(samples, labels[numbers][kept])
 
     def stream(part: Part) -> Samples:
-        return Picked(Each(len(labels), framed, (path,)), chosen(part))
+        return Picked(Each(len(labels), framed, options.described(steps), (path,)), chosen(part))
 
     classes = tuple(str(i) for i in np.arange(labels.max() + 1))
     return Dataset(name, classes, (2, *size), "frames", read, stream=stream)
@@ -163,17 +174,35 @@ def _find(arrays: Mapping[str, Array], kind: str, part: str) -> str | None:
 
 
 def _checked(path: Path, arrays: Mapping[str, Array], x: str, y: str) -> tuple[Mapped, Indices]:
-    samples, labels = _scaled(path, _array(path, arrays, x)), np.asarray(_array(path, arrays, y))
-    if labels.dtype.kind not in "iu" or labels.shape != samples.shape[:1] or not len(labels):
-        raise FileError(
-            path, f"{y} must be whole numbers, one for each of {len(samples)} samples in {x}."
-        )
-    if labels.min() < 0:
-        raise FileError(path, f"{y} must not be negative.")
+    samples = _scaled(path, _array(path, arrays, x))
+    labels = _labels(path, y, _array(path, arrays, y))
+    if labels.shape != samples.shape[:1]:
+        raise FileError(path, f"{y} must be one for each of {len(samples)} samples in {x}.")
     for first in range(0, len(samples), BLOCK):
         if not np.isfinite(samples.array[first : first + BLOCK]).all():
             raise FileError(path, f"{x} holds NaN or infinite numbers.")
-    return samples, labels.astype(np.int64)
+    return samples, labels
+
+
+def _labels(path: Path, name: str, given: Array) -> Indices:
+    """Numbers of classes; all up to the largest have a name, so that it must not be too large."""
+    labels = np.asarray(given)
+    whole = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size
+    if not whole or labels.min() < 0 or labels.max() >= MAX_CLASSES:
+        raise FileError(
+            path, f"{name} must be whole numbers (N,), from 0 and less than {MAX_CLASSES}."
+        )
+    return labels.astype(np.int64)
+
+
+def _extent(path: Path, name: str, places: Array) -> int:
+    """Rows or columns of a sensor that is not stated."""
+    last = places.max()
+    if not 0 <= last < MAX_SENSOR:
+        raise FileError(
+            path, f"{name} goes up to {last}; without --sensor it must be less than {MAX_SENSOR}."
+        )
+    return int(last) + 1
 
 
 def _scaled(path: Path, samples: Array) -> Mapped:
@@ -187,10 +216,12 @@ def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
         raise FileError(path, f"has no array {name!r}; there are {', '.join(arrays)}.")
     try:
         array: Array = arrays[name]
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except BROKEN as error:
         raise FileError(path, f"array {name!r} cannot be read ({reason(error)}).") from error
-    if array.dtype.kind not in "fiub":
-        raise FileError(path, f"array {name!r} must be numbers, not {array.dtype}.")
+    if array.dtype.kind not in "fiub" or not array.ndim:
+        raise FileError(
+            path, f"array {name!r} must be numbers, not {array.dtype} of shape {array.shape}."
+        )
     return array
 
 
@@ -199,7 +230,7 @@ def _opened(path: Path) -> Iterator[Mapping[str, Array]]:
     """The arrays of a file, mapped when asked for. Objects, which could run code, are refused."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except BROKEN as error:
         raise FileError(path, f"is not a .npz file ({reason(error)}).") from error
     with archive:
         yield _Members(path, archive)

@@ -113,7 +113,8 @@ def _aedat2(path: Path) -> Recording:
         found = content[:20].split(b"\n")[0].decode("ascii", "replace").strip()
         raise FileError(path, f"starts with {found!r}; #!AER-DAT2.0 is read.")
     header = re.match(rb"(?:#[^\n]*\n)+", content)
-    assert header
+    if header is None:
+        raise FileError(path, "ends within its first line, so it is truncated.")
     chip = re.search(rb"# ?AEChip: ?([^\r\n]*)", header[0])
     if chip and b"DVS128" not in chip[1].upper():
         name = chip[1].decode("ascii", "replace")
@@ -175,6 +176,7 @@ def _aedat4(path: Path) -> Recording:
 
     Decoded in a process of its own: faery 0.7.1 aborts the process on some damaged files.
     """
+    _faery(path)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "events.npz"
         result = subprocess.run(
@@ -189,7 +191,8 @@ def _aedat4(path: Path) -> Recording:
             return Recording(t, x, y, p, (height, width))
 
 
-def _by_faery(path: Path) -> Recording:
+def _faery(path: Path) -> Any:
+    """The module, without which it is the installation that is to blame, and not the file."""
     try:
         import faery
     except ImportError as error:
@@ -197,6 +200,11 @@ def _by_faery(path: Path) -> Recording:
             f"{path}: {path.suffix} files are read by faery; install it with "
             "pip install 'msg-deploy[events]'."
         ) from error
+    return faery
+
+
+def _by_faery(path: Path) -> Recording:
+    faery = _faery(path)
     try:
         stream = faery.events_stream_from_file(path)
         events, (width, height) = stream.to_array(), stream.dimensions()

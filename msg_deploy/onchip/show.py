@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from msg_deploy.console import out
+from msg_deploy.console import out, print_styled
 from msg_deploy.exporters.chips.target import Target, Use
 from msg_deploy.onchip.check import ChipKind, ChipVerdict
 from msg_deploy.onchip.effect import Effect
@@ -30,11 +30,11 @@ MOST_CORES = 24
 def print_targets(targets: Iterable[Target]) -> None:
     """Each target with what it can and cannot run."""
     for target in targets:
-        out.print(f"[bold]{target.name}[/]: {target.title}")
-        out.print(f"  runs: {'; '.join(target.runs)}", markup=False)
-        out.print(f"  not: {'; '.join(target.lacks)}", markup=False)
-        out.print(f"  export: {target.format or 'none'}", markup=False)
-        out.print(f"  evidence: {target.evidence}, {target.evidence_text}", markup=False)
+        print_styled(target.name, "bold", target.title)
+        out.print(f"  runs: {'; '.join(target.runs)}")
+        out.print(f"  not: {'; '.join(target.lacks)}")
+        out.print(f"  export: {target.format or 'none'}")
+        out.print(f"  evidence: {target.evidence}, {target.evidence_text}")
 
 
 def print_target(target: Target) -> None:
@@ -64,20 +64,20 @@ def print_fit(found: Fit) -> None:
     if found.layers:
         out.print(_layers(found))
     for line in _cores(found):
-        out.print(line, markup=False)
+        out.print(line)
     if found.effect:
         print_effect(found.effect)
     if found.estimate:
         for line in estimate_lines(found.estimate):
-            out.print(line, markup=False)
+            out.print(line)
     for approximation in found.chip.approximations:
         where = f"node {approximation.node!r}: " if approximation.node else ""
-        out.print(f"approximated: {where}{approximation.text}", markup=False)
+        out.print(f"approximated: {where}{approximation.text}")
     for problem in found.chip.problems:
-        out.print(f"problem: {problem}", markup=False)
-    out.print(f"simulation of the chip: {found.evidence}", markup=False)
-    answer = "[bold green]FITS[/]" if found else "[bold red]DOES NOT FIT[/]"
-    out.print(f"{answer}: {found.title}")
+        out.print(f"problem: {problem}")
+    out.print(f"simulation of the chip: {found.evidence}")
+    answer, style = ("FITS", "bold green") if found else ("DOES NOT FIT", "bold red")
+    print_styled(answer, style, found.title)
 
 
 def _layers(found: Fit) -> Table:
@@ -142,10 +142,7 @@ def print_effect(effect: Effect) -> None:
         f"synaptic operations, {counts['neuron update']:,.0f} neuron updates"
     )
     if effect.joules is not None:
-        out.print(
-            f"estimate: {effect.joules * 1e6:.3g} uJ a sample ({effect.joules_source})",
-            markup=False,
-        )
+        out.print(f"estimate: {effect.joules * 1e6:.3g} uJ a sample ({effect.joules_source})")
 
 
 def estimate_lines(estimate: Estimate) -> Iterator[str]:
@@ -166,10 +163,10 @@ def print_chip_verdict(verdict: ChipVerdict) -> None:
     """The fit, the vendor's model, and the answer as the last line."""
     print_fit(verdict.fit)
     if verdict.vendor is not None:
-        out.print(vendor_line(verdict.vendor), markup=False)
+        out.print(vendor_line(verdict.vendor))
     elif verdict.without_vendor:
-        out.print(f"vendor's model: not run, {verdict.without_vendor}", markup=False)
-    out.print(f"[{STYLES[verdict.kind]}]{verdict.kind.value}[/]: {meaning(verdict)}")
+        out.print(f"vendor's model: not run, {verdict.without_vendor}")
+    print_styled(verdict.kind.value, STYLES[verdict.kind], meaning(verdict))
 
 
 def vendor_line(vendor: VendorComparison) -> str:

@@ -67,9 +67,10 @@ class Finished:
             return
         self.found[number] = found
         if self.file:
-            self.file.write(_line(dataclasses.asdict(Line(number, found))))
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            with _written(Path(self.file.name)):
+                self.file.write(_line(dataclasses.asdict(Line(number, found))))
+                self.file.flush()
+                os.fsync(self.file.fileno())
 
 
 @contextlib.contextmanager
@@ -95,16 +96,29 @@ def kept(path: Path | None, task: Task, plan: Plan) -> Iterator[Finished]:
     }
     found, length = _read(path, about)
     _check_shards(path, found, task, plan)
-    try:
+    with _written(path):
         file = path.open("a", encoding="utf-8")
+    try:
+        with _written(path):
+            file.truncate(length)
+            if not length:
+                file.write(_line({"kind": KIND, "check": about}))
+                file.flush()
+        yield Finished(found, file)
+    finally:
+        # On a full disk, what could not be written is tried, and fails, once more.
+        with contextlib.suppress(OSError):
+            file.close()
+    with _written(path):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise FileError(path, f"cannot be written ({error.strerror or reason(error)}).") from error
-    with file:
-        file.truncate(length)
-        if not length:
-            file.write(_line({"kind": KIND, "check": about}))
-        yield Finished(found, file)
-    path.unlink(missing_ok=True)
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> tuple[dict[int, Found], int]:
