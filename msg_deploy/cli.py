@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="msg-deploy",
     help="Train spiking networks with MSG and TWO, export them, and check the export spike for "
-    "spike.\n\nExit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or bad input.",
+    "spike.\n\nExit codes: 0 done or equivalent, 1 not equivalent or does not fit, "
+    "2 bad usage, bad input or nothing to compare; 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,14 +60,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Dt = Annotated[
     float | None,
-    typer.Option(help="Timestep in seconds, for a .nir without metadata. [default: 1e-4]"),
+    typer.Option(
+        help="Timestep in seconds, in place of a .nir file's own. [default: its own or 1e-4]"
+    ),
 ]
 Steps = Annotated[
-    int | None, typer.Option(help="Timesteps, for a .nir without metadata. [default: 100]")
+    int | None,
+    typer.Option(help="Timesteps, in place of a .nir file's own. [default: its own or 100]"),
 ]
 Reset = Annotated[
     ResetMode | None,
-    typer.Option(help="Reset mode, for a .nir without metadata. [default: zero]"),
+    typer.Option(help="Reset mode, in place of a .nir file's own. [default: its own or zero]"),
 ]
 
 
@@ -221,7 +225,10 @@ def train(
         float | None, typer.Option(help="Share of TWO's old weights kept. [default: 0.9]")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random. [default: 0]")
+        int | None,
+        typer.Option(
+            help="Of the training; the division of data has its own, data.seed. [default: 0]"
+        ),
     ] = None,
     log: Annotated[Path | None, typer.Option(help="CSV file with a row per epoch.")] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard logs.")] = None,
@@ -338,6 +345,10 @@ def _interrupted(output: Path, state: Path) -> NoReturn:
     raise SystemExit(130)
 
 
+BUILT = ("name", "input_spec", "classes", "steps", "dt", "beta", "provenance")
+"""Parameters of `zoo.build` that options of a network may not replace."""
+
+
 def _build(config: Config) -> tuple[Dataset, SpikingNetwork]:
     import torch
 
@@ -348,6 +359,9 @@ def _build(config: Config) -> tuple[Dataset, SpikingNetwork]:
     dataset = load_dataset(config.data.name, config.data, config.model.steps)
     torch.manual_seed(config.training.seed)
     model = config.model
+    taken = sorted(model.options.keys() & {*vars(config.neuron), *BUILT})
+    if taken:
+        raise UsageError(f"model.options.{taken[0]}: is set elsewhere, in [neuron] or [model].")
     network = build(
         model.name,
         dataset.input,
@@ -640,7 +654,9 @@ def quantize(
     bits: Annotated[int, typer.Option(min=2, max=8, help="Of a weight, sign included.")] = 8,
     granularity: Annotated[
         Granularity,
-        typer.Option(help="A scale for each channel, for each layer, or dyadic for each layer."),
+        typer.Option(
+            help="A scale for each channel, for each layer, or a power of two for each layer."
+        ),
     ] = "channel",
     calibration: Annotated[
         Calibration, typer.Option(help="How the range of weights is chosen.")
@@ -1052,7 +1068,8 @@ def _check_target_options(b: Path | None, context: typer.Context) -> None:
         and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]
     if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        called = {str(p.name): p.opts[0] for p in context.command.params}
+        names = ", ".join(called[name] for name in given)
         raise UsageError(f"{names}: not together with --target.")
 
 

@@ -90,6 +90,8 @@ class InputSpec:
     def _ordered(self) -> InputSpec:
         if self.low > self.high:
             raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"the range from {self.low} to {self.high} is wider than numbers go")
         if self.levels is not None and self.low == self.high:
             raise ValueError("levels need a range, but low is high")
         return self

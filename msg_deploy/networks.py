@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from msg_deploy.deployment import INPUT, OUTPUT, InputSpec, IntegerForm, Provenance, Timing
+from msg_deploy.deployment import (
+    INPUT,
+    OUTPUT,
+    InputSpec,
+    IntegerForm,
+    Provenance,
+    Timing,
+    explain,
+)
 from msg_deploy.errors import UsageError
 from msg_deploy.neuron import LIF
 from msg_deploy.options import ResetMode
@@ -157,7 +166,7 @@ def timing_of(module: nn.Module, dt: float) -> Timing:
     """The timing that the LIF and TWO layers of a module agree on.
 
     Raises:
-        UsageError: they disagree, or there is none.
+        UsageError: they disagree, there is none, or a number is not accepted.
     """
     layers = [m for m in module.modules() if isinstance(m, (LIF, TWO))]
     steps = {m.steps for m in layers}
@@ -166,7 +175,10 @@ def timing_of(module: nn.Module, dt: float) -> Timing:
         raise UsageError(f"all LIF and TWO layers need the same steps, found {sorted(steps)}.")
     if len(resets) > 1:
         raise UsageError("all LIF layers need the same reset; zero and subtract are mixed.")
-    return Timing(dt=dt, steps=steps.pop(), reset=resets.pop() if resets else "zero")
+    try:
+        return Timing(dt=dt, steps=steps.pop(), reset=resets.pop() if resets else "zero")
+    except ValidationError as error:
+        raise UsageError(f"timing: {explain(error)}.") from error
 
 
 def encode(samples: Tensor, spec: InputSpec, steps: int) -> Tensor:

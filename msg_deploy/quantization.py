@@ -160,11 +160,12 @@ def quantize(
     original = unfolded(subject.deployment)
     if original.integers is not None:
         raise UsageError(f"{subject.name}: is quantized already.")
-    dataset = _dataset(original, data, data_options or {}) if samples else None
+    wanted = samples > 0 or isinstance(data, str) or finetune is not None
+    dataset = _dataset(original, data, data_options or {}) if wanted else None
     if finetune is not None and dataset is None:
         raise UsageError("fine-tuning needs a data set; name one, or leave it out.")
-    given = None if samples == 0 or isinstance(data, str) or data is None else np.asarray(data)
-    known = _drawn(original, dataset, given, samples, seed)
+    given = None if isinstance(data, str) or data is None else np.asarray(data)
+    known = _drawn(original, dataset, given, samples, seed) if samples else None
     on_progress(0, 1, "calibration")
     random = noise(original, samples or DEFAULT_SAMPLES, seed)
     calibration = random if known is None else Joined((known, random))

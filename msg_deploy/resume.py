@@ -28,7 +28,7 @@ def read_state(path: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         path: a file of `write_state`.
-        options: of the training that is to continue; they must be those of the file.
+        options: what the training is that is to continue; they must be those of the file.
 
     Raises:
         FileError: the file is damaged or not of this kind.
@@ -47,5 +47,5 @@ def read_state(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     changed = [name for name in options if saved.get(name) != options[name]]
     if changed:
         listed = ", ".join(f"{n} was {saved.get(n)!r}, is {options[n]!r}" for n in changed)
-        raise UsageError(f"{path}: belongs to a training with other options: {listed}.")
+        raise UsageError(f"{path}: belongs to another training: {listed}; remove it to start anew.")
     return dict(state)

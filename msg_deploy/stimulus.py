@@ -70,6 +70,8 @@ def samples_of(
         FileError: a file cannot be used.
         UsageError: an argument is not accepted.
     """
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples must be at least 1, not {samples}.")
     trained = model.provenance.data
     if data is None and trained in datasets():
         data = trained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msg_deploy import processes
+from msg_deploy.architecture import describe
 from msg_deploy.augment import augmentation
 from msg_deploy.data import Dataset, Split
 from msg_deploy.errors import UsageError
@@ -71,6 +73,9 @@ class TrainingOptions:
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name} must be above 0, not {value}")
+        _require(
+            self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}"
+        )
         _require(0 <= self.validation < 1, f"validation must be in [0, 1), not {self.validation}")
         _require(
             self.patience is None or self.validation > 0,
@@ -137,19 +142,37 @@ def train(
         resume: continue from that file; a file that is not there starts anew.
 
     Raises:
-        UsageError: the batch is smaller than the number of processes, or the options are others
-            than those of the file.
+        UsageError: the batch is smaller than the number of processes, validation keeps out no
+            sample or all, or the options, the network or the data are others than those of the
+            file.
         FileError: the file cannot be read or written.
     """
     run = _Run(network, data.train, options)
     path = None if state is None else Path(state)
+    about = vars(options) | _about(network, data)
     if resume and path is not None and path.exists():
-        run.restore(read_state(path, vars(options)))
+        if run.masking_differs:
+            raise UsageError(
+                f"{path}: with masks of surrogates in several processes each has its own state, "
+                "and the file keeps that of the first; start anew, or train in one process."
+            )
+        run.restore(read_state(path, about))
     while not run.finished:
         on_epoch(run.epoch())
         if path is not None and processes.rank() == 0:
-            write_state(path, vars(options), run.state())
+            write_state(path, about, run.state())
     network.eval()
+
+
+def _about(network: SpikingNetwork, data: Dataset) -> dict[str, Any]:
+    """What a training is of, as plain values: it is not resumed with anything else."""
+    return {
+        "model": json.dumps(describe(network.body)),
+        "timing": repr(network.timing),
+        "input": repr(network.input_spec),
+        "beta": network.readout.beta,
+        "data": repr((data.name, dict(network.provenance.data_options), len(data.train))),
+    }
 
 
 def evaluate(network: SpikingNetwork, split: Split, batch_size: int = 256) -> Accuracy:
@@ -187,6 +210,7 @@ class _Run:
             options.mask_probability, options.mask_where, options.mask_rescale, options.seed + own
         )
         self.masking.attach(network, self.optimizer)
+        self.masking_differs = processes.count() > 1 and options.mask_where == "surrogate"
         self.vary = augmentation(options.augment, network.input_spec)
         self.shuffling = torch.Generator().manual_seed(options.seed)
         self.body: nn.Module = network.body
@@ -329,9 +353,14 @@ def firing_rates(network: SpikingNetwork) -> Iterator[Callable[[], dict[str, flo
 
 def _divide(split: Split, options: TrainingOptions) -> tuple[Split, Split | None]:
     """Training and validation samples; the same for the same seed."""
-    kept_out = round(options.validation * len(split))
-    if kept_out == 0:
+    if options.validation == 0:
         return split, None
+    kept_out = round(options.validation * len(split))
+    if not 0 < kept_out < len(split):
+        raise UsageError(
+            f"validation {options.validation} keeps out {kept_out} of {len(split)} training "
+            "samples; choose a share that leaves some on both sides."
+        )
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(options.seed))
     validation, rest = order[:kept_out].numpy(), order[kept_out:].numpy()
     return (

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from torch import nn
 
 from msg_deploy.deployment import InputSpec, Provenance, Shape
-from msg_deploy.errors import UsageError
+from msg_deploy.errors import UsageError, reason
 from msg_deploy.networks import Residual, SpikingNetwork
 from msg_deploy.neuron import LIF
 from msg_deploy.options import Norm
@@ -66,8 +66,8 @@ def build(
         raise UsageError(f"unknown model {name!r}; there are {', '.join(sorted(NETWORKS))}.")
     try:
         body = NETWORKS[name](input_spec.shape, classes, steps, **options)
-    except TypeError as error:
-        raise UsageError(f"model {name!r}: {error}.") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"model {name!r}: {reason(error)}.") from error
     return SpikingNetwork(body, TWO(steps, beta), input_spec, dt, provenance)
 
 

@@ -239,3 +239,43 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     assert np.allclose(one["readout.weights"], two["readout.weights"], atol=1e-3)
     for name, value in one.items():
         assert np.allclose(value, two[name], atol=2e-2), name
+
+
+@pytest.mark.parametrize("validation", [0.001, 0.999])
+def test_validation_leaves_samples_on_both_sides(data: Dataset, validation: float) -> None:
+    with pytest.raises(UsageError, match="choose a share that leaves some on both sides"):
+        train(fresh("mlp"), data, TrainingOptions(epochs=1, validation=validation))
+
+
+@pytest.mark.parametrize("other", ["tau", "hidden", "data"])
+def test_resume_refuses_another_network_and_other_data(
+    data: Dataset, tmp_path: Path, other: str
+) -> None:
+    state, options = tmp_path / "state", TrainingOptions(epochs=1)
+    train(fresh("mlp"), data, options, state=state)
+    values: dict[str, dict[str, Any]] = {
+        "tau": {"hidden": (16,), "tau": 3.0},
+        "hidden": {"hidden": (17,)},
+        "data": {"hidden": (16,)},
+    }
+    if other == "data":
+        data = load_dataset("digits", DataOptions(limit=200))
+    with pytest.raises(
+        UsageError, match=f"another training: {'data' if other == 'data' else 'mo'}"
+    ):
+        train(fresh("mlp", **values[other]), data, options, state=state, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"dt": 0.0}, "timing: dt"),
+        ({"steps": 2_000_000}, "timing: steps"),
+        ({"hidden": (-5,)}, "model 'mlp': "),
+    ],
+)
+def test_networks_that_cannot_be(given: dict[str, Any], words: str) -> None:
+    spec = load_dataset("digits").input
+    arguments: dict[str, Any] = {"steps": STEPS, "hidden": (4,)} | given
+    with pytest.raises(UsageError, match=words):
+        build("mlp", spec, 10, **arguments)
