@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick oldest wheel install lint types pytest docs site interop chips benchmark fuzz clean
+.PHONY: demo test quick coverage mutants oldest wheel install lint types pytest docs site interop chips benchmark fuzz clean
 
 demo: install
 	$(BIN)/msg-deploy demo
@@ -45,6 +45,20 @@ pytest: install
 # What to run while writing: all but what trains, runs commands of the documentation, or counts everything.
 quick: install
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow'
+
+# The share of lines and branches that the tests run, commands in other processes included.
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) --cov --cov-branch --cov-report=term:skip-covered
+
+# Mutants of the modules that verdicts rest on, by mutmut, which wants plain packages: the wheel, unpacked. What
+# survives is listed by `mutmut results` there. docs/mutants.md explains it.
+mutants: install
+	rm -rf build/mutants
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt mutmut
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/mutants .
+	cp -r tests build/mutants/
+	cp tests/mutmut.toml build/mutants/pyproject.toml
+	cd build/mutants && OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(abspath $(BIN))/python -m mutmut run $(MUTANTS)
 
 # The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors;
 # the published schema is that of the newest pydantic.

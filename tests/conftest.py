@@ -14,7 +14,17 @@ from msg_deploy.networks import SpikingNetwork
 from msg_deploy.train import TrainingOptions, train
 from msg_deploy.zoo import build
 
-SLOW = ("test_docs", "test_mutations", "test_scripts", "test_shards", "test_chip_networks")
+SLOW = (
+    "test_docs",
+    "test_mutations",
+    "test_hardening",
+    "test_config",
+    "test_examples",
+    "test_shards",
+    "test_interop",
+    "test_scripts",
+    "test_chip_networks",
+)
 """Modules whose tests run commands, train, or count everything: what `make quick` leaves out."""
 APART = "test_docs"
 """Its tests share nothing, so that several processes may have some each."""

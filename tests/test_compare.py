@@ -27,8 +27,11 @@ from msg_deploy.sim.compare import (
     Kind,
     Layer,
     Layout,
+    ParameterDifference,
     Verdict,
+    as_written,
     compare,
+    compare_metadata,
     layout,
     merge,
 )
@@ -371,3 +374,133 @@ def test_what_the_certificate_allows_one_sample_it_allows_beside_others() -> Non
     assert compare(a, b, known, 1e-4, rounding=rounding).kind is Kind.TIES
     c = of([0, 0], [0.999, 0.55])
     assert compare(a, c, known, 1e-4, rounding=rounding).kind is Kind.DIVERGENT
+
+
+def made(
+    name: str = "x",
+    spikes: np.ndarray | None = None,
+    membranes: np.ndarray | None = None,
+    currents: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    layer: str = "l",
+) -> Trace:
+    """Two steps, two samples, two neurons, two classes."""
+    nothing = np.zeros((2, 2, 2))
+    currents = nothing if currents is None else currents
+    return Trace(
+        name,
+        {layer: np.zeros((2, 2, 2), np.uint8) if spikes is None else spikes},
+        {layer: nothing if membranes is None else membranes},
+        currents,
+        currents,
+        np.zeros((2, 2)) if scores is None else scores,
+    )
+
+
+TWO_BY_TWO = Layout(("l", "out"), {"l": np.array([0.5, 2.0])}, {"out": slice(0, 2)})
+
+
+def test_a_class_that_a_folding_changes_by_hand() -> None:
+    a = made("a", scores=np.array([[0.1, 0.2], [0.4, 0.3]]))
+    b = made("b", scores=np.array([[0.1, 0.2], [0.25, 0.3]]))
+    currents = np.full((2, 2, 2), 0.5)
+    a, b = (dataclasses.replace(x, currents=currents, outputs=currents) for x in (a, b))
+    found = compare(a, b, TWO_BY_TWO, 1e-10, first_sample=7, fold_error=0.15)
+    # 0.15 is what 0.15 (0.5 + 0.5) explains; the decision is not.
+    assert found.first == Difference("readout", 2, "decision", 0, 8, (0,), 0.4, 0.25)
+    assert (found.flips, found.samples, found.kind) == (1, 2, Kind.DIVERGENT)
+    assert found.score_difference == pytest.approx(0.15)
+    less = compare(a, b, TWO_BY_TWO, 1e-10, fold_error=0.1499)
+    assert less.first == Difference("readout", 2, "score", 0, 1, (0,), 0.4, 0.25)
+
+
+def test_a_current_by_hand() -> None:
+    currents = np.zeros((2, 2, 2))
+    other = currents.copy()
+    other[1, 0, 1] = 0.25
+    found = compare(made(), made(currents=other), TWO_BY_TWO, 0.1).first
+    assert found == Difference("out", 1, "current", 1, 0, (1,), 0.0, 0.25)
+    # The tolerance is a share of the largest magnitude, which is at least 1.
+    assert compare(made(), made(currents=other), TWO_BY_TWO, 0.25).first is None
+    assert compare(made(), made(currents=other), TWO_BY_TWO, 0.2499).first is not None
+    large = np.full((2, 2, 2), 10.0)
+    assert compare(made(currents=large), made(currents=large + 1), TWO_BY_TWO, 0.1).first is None
+
+
+def test_the_other_dialects_layers_are_read_in_shapes_and_units_of_the_left_side() -> None:
+    image = np.arange(4.0).reshape(1, 1, 2, 2)
+    thresholds = {"l": np.array([[1.0, 2.0], [3.0, np.nan]]), "m": np.zeros((2, 2))}
+    known = Layout(("l", "m"), thresholds, {})
+    other = Layout(("l", "m"), {"l": np.array([2.0, 2.0, 1.0, 1.0]), "m": np.ones(4)}, {})
+    nothing = np.zeros((1, 1, 1))
+    a = Trace("a", {"l": image, "m": image}, {"l": image, "m": image}, nothing, nothing, nothing[0])
+    flat = image.reshape(1, 1, 4)
+    b = dataclasses.replace(a, spikes={"l": flat, "m": flat}, membranes={"l": flat, "m": flat})
+    found = as_written(a, b, known, other)
+    assert all(x.shape == image.shape for x in (*found.spikes.values(), *found.membranes.values()))
+    # Times 1/2, 1 and 3; as they are where a threshold is not known, or 0.
+    assert found.membranes["l"].tolist() == [[[[0.0, 1.0], [6.0, 3.0]]]]
+    assert found.membranes["m"].tolist() == image.tolist()
+    assert compare(a, b, known, 1e-10, other=other).layers[0].membrane_difference == 4.0
+
+
+def test_why_nothing_can_be_compared() -> None:
+    a, b = made("a"), made("b", layer="k")
+    assert compare(a, b, TWO_BY_TWO, 0.0).missing == (
+        "spiking layer 'l' is only on the side of a",
+        "spiking layer 'k' is only on the side of b",
+        "perhaps --map l=k",
+    )
+    wide = made("b", spikes=np.zeros((2, 2, 3)), membranes=np.zeros((2, 2, 3)))
+    assert compare(a, wide, TWO_BY_TWO, 0.0).missing == (
+        "layer 'l' has shape (2, 2, 2) against (2, 2, 3)",
+    )
+    more = made("b", scores=np.zeros((2, 3)))
+    assert compare(a, more, TWO_BY_TWO, 0.0).missing == ("scores have shape (2, 2) against (2, 3)",)
+
+
+def test_timing_and_two_that_differ() -> None:
+    one = trace(random_network(steps=4))
+    assert one.readout is not None
+    other = dataclasses.replace(
+        one,
+        timing=dataclasses.replace(one.timing, dt=2e-3, reset="subtract"),
+        readout=dataclasses.replace(one.readout, weights=(*one.readout.weights[:3], 9.0)),
+    )
+    found = [(p.node, p.field, p.detail) for p in compare_metadata(one, other)]
+    last = one.readout.weights[3]
+    assert found == [
+        ("timing", "dt", "0.001 against 0.002"),
+        ("timing", "reset", "'zero' against 'subtract'"),
+        ("readout", "weights", f"1 of 4 entries differ, first at [3]: {last} against 9.0"),
+    ]
+    rewritten = dataclasses.replace(
+        other, provenance=dataclasses.replace(other.provenance, dialect="sinabs")
+    )
+    assert [p.field for p in compare_metadata(one, rewritten)] == ["reset"]
+
+
+def test_the_kind_of_several_comparisons() -> None:
+    layer = Layer("l", 4, 2, 0, 0.0, uncertified=0)
+    proven = Comparison("a", "b", 1, (layer,), unexplained=0)
+    identical = dataclasses.replace(proven, layers=(dataclasses.replace(layer, uncertified=1),))
+    first = Difference("l", 0, "spike", 0, 0, (0,), 0.0, 1.0)
+    tied = dataclasses.replace(
+        identical, first=first, layers=(dataclasses.replace(layer, mismatches=1, uncertified=1),)
+    )
+    divergent = dataclasses.replace(tied, unexplained=1)
+    missing = Comparison("a", "c", missing=("no",))
+    ranks = [proven, identical, tied, missing, divergent]
+    kinds = [Kind.PROVEN, Kind.IDENTICAL, Kind.TIES, Kind.INCOMPARABLE, Kind.DIVERGENT]
+    assert [c.kind for c in ranks] == kinds
+    for i in range(len(ranks)):
+        verdict = Verdict(tuple(ranks[: i + 1]))
+        assert verdict.kind is kinds[i]
+        assert bool(verdict) == (i < 2)
+    assert Verdict(()).kind is Kind.INCOMPARABLE
+    assert Verdict((proven,), (ParameterDifference("l", "tau", "x"),)).kind is Kind.DIVERGENT
+    assert Verdict((proven,), problems=("no",)).kind is Kind.INCOMPARABLE
+    both = Verdict((proven, identical))
+    assert (both.uncertified, both.spikes, both.mismatches) == (1, 8, 0)
+    assert both.certified_share == 1 - 1 / 8
+    assert Verdict((proven, Comparison("a", "b"))).certified_share is None
