@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from msg_deploy.deployment import Timing as Timing
     from msg_deploy.errors import MsgDeployError as MsgDeployError
     from msg_deploy.exporters.adapters import ForeignNetwork as ForeignNetwork
+    from msg_deploy.exporters.nir import ForeignTiming as ForeignTiming
     from msg_deploy.exporters.onnx.build import OnnxOptions as OnnxOptions
     from msg_deploy.exporters.quantize.options import QuantizeOptions as QuantizeOptions
     from msg_deploy.exporters.trace import trace as trace
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from msg_deploy.sim.certificate import Certificate as Certificate
     from msg_deploy.sim.certificate import certify as certify
     from msg_deploy.sim.compare import Verdict as Verdict
+    from msg_deploy.simulation import simulate as simulate
     from msg_deploy.terminals import join_inputs as join_inputs
     from msg_deploy.terminals import split_outputs as split_outputs
     from msg_deploy.train import TrainingOptions as TrainingOptions
@@ -73,6 +75,7 @@ PUBLIC = {
     "Timing": "deployment",
     "MsgDeployError": "errors",
     "ForeignNetwork": "exporters.adapters",
+    "ForeignTiming": "exporters.nir",
     "OnnxOptions": "exporters.onnx.build",
     "QuantizeOptions": "exporters.quantize.options",
     "trace": "exporters.trace",
@@ -95,6 +98,7 @@ PUBLIC = {
     "Certificate": "sim.certificate",
     "certify": "sim.certificate",
     "Verdict": "sim.compare",
+    "simulate": "simulation",
     "join_inputs": "terminals",
     "split_outputs": "terminals",
     "TrainingOptions": "train",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
@@ -17,9 +16,6 @@ from msg_deploy.sim.simulator import FloatArray, Simulator, Trace, simulator
 from msg_deploy.sim.simulator import simulators as known_simulators
 from msg_deploy.sim.torch_core import TorchCore
 from msg_deploy.subjects import Subject
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
