@@ -249,3 +249,14 @@ def test_names_of_foldings_are_not_taken() -> None:
     with pytest.raises(UsageError, match=r"node 'readout\.fc': names that begin with"):
         fold_two(clashing, "delay")
     assert fold_two(clashing, "host") is clashing
+
+
+def test_what_others_wrote_into_the_graph_stays() -> None:
+    per_step = with_weights(0.5, 0.5)
+    noted = per_step.with_graph(
+        nir.NIRGraph(
+            per_step.graph.nodes, per_step.graph.edges, metadata={"by": "us"}, type_check=False
+        )
+    )
+    for fold in ("delay", "bank", "leak"):
+        assert fold_two(noted, fold).graph.metadata == {"by": "us"}  # type: ignore[arg-type]
