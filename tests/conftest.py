@@ -25,7 +25,8 @@ SLOW = (
     "test_scripts",
     "test_chip_networks",
 )
-"""Modules whose tests run commands, train, or count everything: what `make quick` leaves out."""
+"""Modules whose tests run commands, train, or count everything: `make quick` leaves them out, and
+single tests that are marked as slow."""
 APART = "test_docs"
 """Its tests share nothing, so that several processes may have some each."""
 

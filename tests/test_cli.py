@@ -51,6 +51,7 @@ def files(trained_file: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     result = run("msg-deploy", "demo", cwd=tmp_path)
     assert result.returncode == 0, result
@@ -242,6 +243,7 @@ def test_version() -> None:
     assert run("msg-deploy", "--version").stdout.strip().count(".") == 2
 
 
+@pytest.mark.slow
 def test_recordings_from_folder_to_verdict(tmp_path: Path) -> None:
     event_folder(tmp_path / "recordings", parts=True)
     (tmp_path / "recordings" / "Train" / "class1" / "3.bin").write_bytes(b"abc")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from msg_deploy import api, subjects
 from msg_deploy.deployment import METADATA_KEY, Deployment, InputSpec, Timing
 from msg_deploy.errors import UsageError
+from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.sim.certificate import Certificate
 from msg_deploy.sim.compare import (
@@ -32,8 +33,10 @@ from msg_deploy.sim.compare import (
     as_written,
     compare,
     compare_metadata,
+    compare_parameters,
     layout,
     merge,
+    same_law,
 )
 from msg_deploy.sim.explanation import Past, Rounding
 from msg_deploy.sim.simulator import Trace
@@ -504,3 +507,120 @@ def test_the_kind_of_several_comparisons() -> None:
     assert (both.uncertified, both.spikes, both.mismatches) == (1, 8, 0)
     assert both.certified_share == 1 - 1 / 8
     assert Verdict((proven, Comparison("a", "b"))).certified_share is None
+
+
+def test_a_layer_by_hand() -> None:
+    spikes = np.zeros((2, 2, 2), np.uint8)
+    spikes[0, 0, 0] = spikes[1, 1, 1] = 1
+    other = spikes.copy()
+    other[0, 1, 1] = other[1, 0, 0] = other[1, 0, 1] = 1
+    other[0, 0, 0] = 0
+    membranes = np.full((2, 2, 2), 0.25)
+    membranes[1, 1, 1] = 4.0
+    theirs = membranes.copy()
+    theirs[0, 1, 1] = 2.25
+    a, b = made("a", spikes, membranes), made("b", other, theirs)
+    found = compare(a, b, TWO_BY_TWO, 1e-3)
+    (layer,) = found.layers
+    # Distances: 0.25 four times; 1.75 three times and 2 once, as shares of 2.
+    margins = dict.fromkeys(range(len(MARGIN_EDGES) + 2), 0)
+    margins[MARGIN_EDGES.index(1.0) + 1] = 8
+    assert layer == Layer(
+        "l",
+        spikes=8,
+        fired=2,
+        mismatches=4,
+        membrane_difference=2.0,
+        margins=tuple(margins.values()),
+        smallest_margin=0.25,
+        tolerance=1e-3,
+        needed=2.0 / 4.0,
+        fired_b=4,
+    )
+    assert found.first == Difference("l", 0, "spike", 0, 0, (0,), 1, 0, 0.25, 0.25, 0.5)
+    assert (found.spikes, found.mismatches, found.uncertified) == (8, 4, None)
+    other_first = compare(
+        made(membranes=membranes), made(membranes=theirs), TWO_BY_TWO, 1e-3, first_sample=3
+    )
+    assert other_first.first == Difference(
+        "l", 0, "membrane", 0, 4, (1,), 0.25, 2.25, 0.25, 2.25, 2.0
+    )
+    # 2 is half of the largest magnitude, 4.
+    assert compare(made(membranes=membranes), made(membranes=theirs), TWO_BY_TWO, 0.5).first is None
+
+
+def test_thresholds_and_membranes_that_are_not_known() -> None:
+    spikes = np.zeros((2, 2, 2), np.uint8)
+    spikes[1, 0, 1] = 1
+    unknown = Layout(("l",), {"l": np.full(2, np.nan)}, {})
+    found = compare(made(), made(spikes=spikes), unknown, 1e-3)
+    assert found.first == Difference("l", 0, "spike", 1, 0, (1,), 0, 1, 0.0, 0.0, None)
+    assert found.first.margin is None
+    assert (found.layers[0].margins, found.layers[0].smallest_margin) == (None, None)
+    bare = dataclasses.replace(made(spikes=spikes), membranes={})
+    found = compare(made(), bare, TWO_BY_TWO, 1e-3)
+    assert found.first == Difference("l", 0, "spike", 1, 0, (1,), 0, 1, 0.0, None, 2.0)
+    assert found.first.margin == 2.0
+    (layer,) = found.layers
+    assert (layer.membrane_difference, layer.needed, layer.smallest_margin) == (None, None, 0.5)
+
+
+def test_merging_by_hand() -> None:
+    one = Layer("l", 8, 1, 2, 0.25, 3, (1, 0, 7), 0.5, 1e-3, 0.125, 0.01, 4)
+    two = Layer("l", 16, 2, 5, 0.125, 4, (0, 6, 10), 0.25, 1e-3, 0.5, 0.02, 8)
+    first = Difference("l", 0, "spike", 1, 3, (0,), 0.0, 1.0)
+    later = dataclasses.replace(first, step=2, sample=1)
+    x = Comparison("a", "b", 2, (one,), 0.5, 1, later, unexplained=1, unrecorded=("m",))
+    y = Comparison("a", "b", 4, (two,), 0.25, 2, first, unexplained=2, unrecorded=("m",))
+    layer = Layer("l", 24, 3, 7, 0.25, 7, (1, 6, 17), 0.25, 1e-3, 0.5, 0.02, 12)
+    expected = Comparison("a", "b", 6, (layer,), 0.5, 3, first, unexplained=3, unrecorded=("m",))
+    assert merge(x, y) == merge(y, x) == expected
+    unknown = dataclasses.replace(
+        two, uncertified=None, margins=None, smallest_margin=None, needed=None, bound=None,
+        membrane_difference=None, fired_b=None,
+    )  # fmt: skip
+    found = merge(x, dataclasses.replace(y, layers=(unknown,), unexplained=None))
+    assert found.unexplained is None
+    assert found.layers == (Layer("l", 24, 3, 7, None, None, None, None, 1e-3, None, None, None),)
+    assert np.isnan(merge(x, dataclasses.replace(y, score_difference=np.nan)).score_difference)
+    assert np.isnan(merge(dataclasses.replace(x, score_difference=np.nan), y).score_difference)
+    missing = Comparison("a", "b", missing=("no",))
+    assert merge(x, missing) == merge(missing, x) == missing
+
+
+def test_shapes_of_other_sizes_stay() -> None:
+    a = made("a")
+    b = dataclasses.replace(
+        a, spikes={"l": np.zeros((2, 2, 3)), "m": np.zeros((2, 2, 2))}, membranes={}
+    )
+    other = Layout(("l", "m"), {"l": np.ones(3), "m": np.ones(2)}, {})
+    assert {n: x.shape for n, x in as_written(a, b, TWO_BY_TWO, other).spikes.items()} == {
+        "l": (2, 2, 3),
+        "m": (2, 2, 2),
+    }
+
+
+def test_graphs_of_the_same_law() -> None:
+    one = trace(random_network(steps=4))
+    assert same_law(one, one)
+    assert same_law(one, fold_two(one, "delay"))
+    assert same_law(fold_two(one, "leak"), fold_two(one, "delay"))
+    assert not same_law(one, trace(random_network(steps=5)))
+    assert not same_law(one, trace(random_network(steps=4, seed=1)))
+    assert not same_law(one, trace(random_network(steps=4, hidden=(8,))))
+    edges = [e for e in one.graph.edges if e != ("fc1", "lif1")]
+    fewer = nir.NIRGraph(one.graph.nodes, edges, metadata={}, type_check=False)
+    assert not same_law(one, one.with_graph(fewer))
+    (found,) = compare_parameters(one, one.with_graph(fewer))
+    assert found == ParameterDifference("lif1", "edges", "only on one side: fc1 -> lif1")
+
+
+def test_a_verdict_in_words() -> None:
+    layer = Layer("l", 4, 2, 0, 0.0)
+    verdict = Verdict((Comparison("a", "b", 1, (layer,)),), problems=("first", "second"))
+    lines = str(verdict).splitlines()
+    assert [line for line in lines if line.startswith("cannot")] == [
+        "cannot be compared: first",
+        "cannot be compared: second",
+    ]
+    assert repr(verdict).startswith("<INCOMPARABLE: 0 of 4 spikes differ; first; second")

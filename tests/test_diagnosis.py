@@ -178,6 +178,7 @@ def broken(trained_file: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_and_replays(broken: Path) -> None:
     result = run(
         "equivalence-check", "model.pt", "model.nir", "--save-failure", "f.npz", cwd=broken

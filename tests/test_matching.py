@@ -189,6 +189,7 @@ def test_what_we_export_says_where_it_comes_from(deployment: Deployment, tmp_pat
     assert api.check(deployment, tmp_path / "trace.npz").kind is Kind.PROVEN
 
 
+@pytest.mark.slow
 def test_programs(deployment: Deployment, tmp_path: Path) -> None:
     nir_file.write(deployment, tmp_path / "a.nir")
     stripped = {n: type(x)(**_fields(x)) for n, x in deployment.graph.nodes.items()}

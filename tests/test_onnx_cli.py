@@ -52,6 +52,7 @@ def program(
     return call
 
 
+@pytest.mark.slow
 def test_the_programs(trained_file: Path, tmp_path: Path) -> None:
     shutil.copy(trained_file, tmp_path / "model.pt")
     exported = run("msg-deploy", "export", "model.pt", "--to", "onnx", cwd=tmp_path)

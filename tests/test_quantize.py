@@ -678,6 +678,7 @@ def test_arguments_are_checked(arguments: dict[str, Any], words: str) -> None:
 # The program
 
 
+@pytest.mark.slow
 def test_quantize_export_check(trained_file: Path, tmp_path: Path) -> None:
     result = run("msg-deploy", "quantize", trained_file, "-o", "q.pt", "--json", cwd=tmp_path)
     assert result.returncode == 0, result
@@ -697,6 +698,7 @@ def test_quantize_export_check(trained_file: Path, tmp_path: Path) -> None:
     refused(again, "q.pt: is quantized already")
 
 
+@pytest.mark.slow
 def test_quantize_refuses(trained_file: Path, tmp_path: Path) -> None:
     def refuses(*arguments: Any, words: str) -> None:
         refused(run("msg-deploy", "quantize", trained_file, *arguments, cwd=tmp_path), words)

@@ -521,6 +521,7 @@ def test_what_others_recorded(
         assert cause in {found.name for found in verdict.diagnosis.faulty[0].causes}
 
 
+@pytest.mark.slow
 def test_other_processes_read_recordings_too(deployment: Deployment, tmp_path: Path) -> None:
     """The right side is renamed there as well."""
     arrays = by_hand(deployment)
@@ -554,6 +555,7 @@ def test_uncompressed_arrays_are_read_in_place(deployment: Deployment, tmp_path:
     assert isinstance(found.arrays["membranes_lif1"], np.memmap)
 
 
+@pytest.mark.slow
 def test_programs(deployment: Deployment, tmp_path: Path) -> None:
     api.export(deployment, tmp_path / "model.nir")
     command = ("msg-deploy", "record", "model.nir", "-o", "trace.npz", "--random", 4)

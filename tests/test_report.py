@@ -664,6 +664,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CHECK = ("equivalence-check", "model.pt", "wrong.nir", "--random", 8)
 
 
+@pytest.mark.slow
 def test_all_reports_at_once(models: Path, tmp_path: Path) -> None:
     files = tmp_path / "report.html", tmp_path / "report.xml"
     result = run(*CHECK, "--html", files[0], "--junit", files[1], "--json", cwd=models)

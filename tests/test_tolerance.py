@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from msg_deploy import api
 from msg_deploy.exporters.trace import trace
@@ -88,6 +89,7 @@ def test_without_membranes_margins_are_those_of_exact_arithmetic() -> None:
         assert y.within["1e-02"] == x.within["1e-02"]
 
 
+@pytest.mark.slow
 def test_as_data_and_in_a_terminal(tmp_path: Path) -> None:
     assert as_data(Verdict((compared(0, 0, 0),)))[0]["a"] == "reference"
     api.export(trace(random_network(hidden=(12, 7))), tmp_path / "model.nir")

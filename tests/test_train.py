@@ -210,6 +210,7 @@ with processes.group():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(PROCESS)
