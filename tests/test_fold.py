@@ -246,7 +246,9 @@ def test_names_of_foldings_are_not_taken() -> None:
     assert "readout.fc" in nodes
     graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
     clashing = per_step.with_graph(graph)
-    with pytest.raises(UsageError, match=r"node 'readout\.fc': names that begin with"):
+    with pytest.raises(
+        UsageError, match=r"^node 'readout\.fc': .* leave TWO to the host \(fold 'host'\)\.$"
+    ):
         fold_two(clashing, "delay")
     assert fold_two(clashing, "host") is clashing
 
@@ -260,3 +262,15 @@ def test_what_others_wrote_into_the_graph_stays() -> None:
     )
     for fold in ("delay", "bank", "leak"):
         assert fold_two(noted, fold).graph.metadata == {"by": "us"}  # type: ignore[arg-type]
+
+
+def test_realized_weights_are_those_of_a_precision() -> None:
+    folded = fold_two(with_weights(0.1, 0.5, 0.2, 0.3), "bank")
+    in_float32, in_float64 = realized_weights(folded, "float32"), realized_weights(folded)
+    assert in_float32.dtype == in_float64.dtype == np.float64
+    assert np.array_equal(in_float32, in_float32.astype(np.float32))
+    assert not np.array_equal(in_float64, in_float64.astype(np.float32))
+
+
+def test_rounding_the_weights_is_no_error_of_a_folding() -> None:
+    assert error_of(fold_two(with_weights(0.1, 0.3), "delay")) == 0
