@@ -151,7 +151,7 @@ def train(
     path = None if state is None else Path(state)
     about = vars(options) | _about(network, data)
     if resume and path is not None and path.exists():
-        if run.masking_differs:
+        if processes.count() > 1 and options.mask_where == "surrogate":
             raise UsageError(
                 f"{path}: with masks of surrogates in several processes each has its own state, "
                 "and the file keeps that of the first; start anew, or train in one process."
@@ -210,7 +210,6 @@ class _Run:
             options.mask_probability, options.mask_where, options.mask_rescale, options.seed + own
         )
         self.masking.attach(network, self.optimizer)
-        self.masking_differs = processes.count() > 1 and options.mask_where == "surrogate"
         self.vary = augmentation(options.augment, network.input_spec)
         self.shuffling = torch.Generator().manual_seed(options.seed)
         self.body: nn.Module = network.body

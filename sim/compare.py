@@ -368,8 +368,7 @@ def compare(
             x, y = (trace.currents[..., known.sources[node]] for trace in (a, b))
             differences += _values(x, y, node, rank, "current", tolerance)
     rank = len(known.order)
-    currents = a.currents if a.currents.size else b.currents
-    explained = fold_error * float(np.abs(currents).sum(axis=0).max(initial=0.0))
+    explained = folded_away(fold_error, a.currents if a.currents.size else b.currents)
     scored = a.scored and b.scored
     if scored:
         differences += _values(
@@ -390,6 +389,11 @@ def compare(
         unexplained=_unexplained(a, b, rounding, first, allowed),
         unrecorded=unrecorded if scored else (*unrecorded, READOUT),
     )
+
+
+def folded_away(fold_error: float, currents: FloatArray) -> float:
+    """What the stated error of TWO's weights may change in scores of currents (T, B, C)."""
+    return fold_error * float(np.abs(currents).sum(axis=0).max(initial=0.0))
 
 
 def merge(x: Comparison, y: Comparison) -> Comparison:
@@ -505,10 +509,10 @@ def same_law(a: Deployment, b: Deployment) -> bool:
 
 def _differing_fields(a: Deployment, b: Deployment) -> Iterator[ParameterDifference]:
     """Of nodes of the same name and type."""
-    theirs = _nodes(b)
-    for name in a.graph.nodes:
-        node, other = a.graph.nodes[name], b.graph.nodes.get(name)
-        if type(node) is not type(other) or not (name in _nodes(a) or name in theirs):
+    compared = _nodes(a) | _nodes(b)
+    for name, node in a.graph.nodes.items():
+        other = b.graph.nodes.get(name)
+        if type(node) is not type(other) or name not in compared:
             continue
         for field in dataclasses.fields(node):
             if field.name in ("input_type", "output_type", "metadata"):

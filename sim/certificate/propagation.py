@@ -63,14 +63,17 @@ class Propagation(Watcher):
         nodes = deployment.graph.nodes
         self.spiking = [n for n in self.known.order if primitive_of(nodes[n]).spiking]
         self.found = self.record((0, 0))
-        sums = Sums(nodes, self.known)
-        beside = {name: sums.beside(name) for name in self.known.order}
+        self.cyclic = {n for c in components(self.known) if closes(c, self.known) for n in c}
+        # What an engine may add up term by term with what other edges bring.
+        sums = Sums(nodes, self.known, self.cyclic)
+        self.summands = {name: sums.within(name) for name in self.known.order}
+        self.beside = {name: sums.beside(name) for name in self.known.order}
         self.rules: dict[str, Rule] = {}
         self.followers: dict[str, Follower] = {}
         for name in self.known.order:
             node = nodes[name]
             place = Place(
-                deployment.timing, self.known.input_shapes[name], self.arithmetic, beside[name]
+                deployment.timing, self.known.input_shapes[name], self.arithmetic, self.beside[name]
             )
             if type(node) in FOLLOWERS:
                 self.followers[name] = FOLLOWERS[type(node)](node, place)
@@ -79,10 +82,6 @@ class Propagation(Watcher):
             elif name not in self.known.inputs:
                 raise GraphError(f"node {name!r}: {type(node).__name__} cannot be certified.")
         self.states: dict[str, Any] = {}
-        self.cyclic = {n for c in components(self.known) if closes(c, self.known) for n in c}
-        # What an engine may add up term by term with what other edges bring.
-        self.summands = {name: sums.within(name) for name in self.known.order}
-        self.beside = beside
         # Where several edges meet, the magnitudes of all of them are needed.
         self.meeting = {
             e.source for edges in self.known.incoming.values() if len(edges) > 1 for e in edges
@@ -289,8 +288,11 @@ class Sums:
     terms before them are the terms behind them.
     """
 
-    def __init__(self, nodes: Mapping[str, nir.NIRNode], known: Plan) -> None:
-        self.nodes, self.known = nodes, known
+    def __init__(self, nodes: Mapping[str, nir.NIRNode], known: Plan, cyclic: set[str]) -> None:
+        self.nodes, self.known, self.cyclic = nodes, known, cyclic
+        # Outside of cycles a count does not depend on where it was asked for: each is made once.
+        self.counted: dict[str, int] = {}
+        self.met: dict[str, int] = {}
         self.users: dict[str, list[str]] = {}
         for name in known.order:
             for edge in known.incoming[name]:
@@ -301,6 +303,14 @@ class Sums:
 
     def within(self, name: str, seen: frozenset[str] = frozenset()) -> int:
         """Most terms of a node's value."""
+        if name not in self.counted:
+            count = self._within(name, seen)
+            if name in self.cyclic:
+                return count
+            self.counted[name] = count
+        return self.counted[name]
+
+    def _within(self, name: str, seen: frozenset[str]) -> int:
         node: Any = self.nodes[name]
         if isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
             return math.prod(pair(node, "kernel_size", 1)) + 1
@@ -312,6 +322,14 @@ class Sums:
 
     def beside(self, name: str, seen: frozenset[str] = frozenset()) -> int:
         """Most terms of other edges that are summed with those of a node."""
+        if name not in self.met:
+            count = self._beside(name, seen)
+            if name in self.cyclic:
+                return count
+            self.met[name] = count
+        return self.met[name]
+
+    def _beside(self, name: str, seen: frozenset[str]) -> int:
         found = 0
         for user in self.users.get(name, ()):
             counts = sum(self.within(e.source) for e in self.known.incoming[user])

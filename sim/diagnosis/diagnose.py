@@ -19,6 +19,7 @@ from msg_deploy.sim.compare import (
     Layout,
     apart,
     as_written,
+    folded_away,
 )
 from msg_deploy.sim.diagnosis.evidence import (
     Evidence,
@@ -83,7 +84,7 @@ def diagnose(
         seconds: after which no further change is tested.
     """
     traces = {"a": a.run(stimulus), "b": b.run(stimulus)}
-    explained = _explained(traces["a"], fold)
+    explained = folded_away(fold, traces["a"].currents)
     different = _different(traces["a"], traces["b"], a.layout, precision, explained)
     subject = _subject(a, b, traces, stimulus, precision)
     simulator = traces["b"].simulator
@@ -92,7 +93,7 @@ def diagnose(
     mine, theirs = (a, b) if subject == "b" else (b, a)
     own, other = (traces["a"], traces["b"]) if subject == "b" else (traces["b"], traces["a"])
     assert mine.graph is not None
-    explained = _explained(own, fold)
+    explained = folded_away(fold, own.currents)
     deadline = Deadline(seconds)
     settings = _settings(mine.graph, theirs.graph, own, other, stimulus, precision, explained)
     faulty = tuple(Tester(s, precision, explained, deadline).fault() for s in settings)
@@ -248,7 +249,9 @@ def differs(
     if first.quantity == "decision":
         return np.asarray(a.decisions != b.decisions)
     if first.quantity == "score":
-        return _samples_apart(a.scores[None], b.scores[None], tolerance, _explained(a, fold))
+        return _samples_apart(
+            a.scores[None], b.scores[None], tolerance, folded_away(fold, a.currents)
+        )
     if first.quantity == "current":
         part = layout.sources[node]
         return _samples_apart(a.currents[..., part], b.currents[..., part], tolerance)
@@ -263,11 +266,6 @@ def _samples_apart(x: FloatArray, y: FloatArray, tolerance: float, explained: fl
     found = np.zeros(x.shape[1], np.bool_)
     found[apart(x, y, tolerance, explained)[:, 1]] = True
     return found
-
-
-def _explained(trace: Trace, fold: float) -> float:
-    """What the stated error of TWO's weights may change in scores."""
-    return fold * float(np.abs(trace.currents).sum(axis=0).max(initial=0.0))
 
 
 def _rewritten(a: Party, b: Party) -> bool:
