@@ -451,3 +451,21 @@ def test_the_finest_step_of_a_row() -> None:
     found = np.empty(len(rows))
     finest(rows.size, rows.view(np.int64), found)
     np.testing.assert_array_equal(found, dyadic_each(rows).min(axis=1))
+
+
+def test_more_roundings_than_can_be_bounded() -> None:
+    """Two ways meet twenty-five times: more terms than gamma is defined for."""
+    one, nodes, edges = np.array([1]), {}, []
+    nodes["input"], last = nir.Input({"input": one}), "input"
+    for i in range(25):
+        ways = [f"{way}{i}" for way in "ab"]
+        nodes |= {name: nir.Scale(np.full(1, 0.3)) for name in (*ways, f"c{i}")}
+        edges += [(last, name) for name in ways] + [(name, f"c{i}") for name in ways]
+        last = f"c{i}"
+    nodes |= {"if": nir.IF(np.ones(1), np.full(1, 1e-9), np.zeros(1))}
+    nodes["output"] = nir.Output({"output": one})
+    edges += [(last, "if"), ("if", "output")]
+    graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
+    deployment = Deployment(graph, Timing(1e-3, 2), InputSpec((1,), "frames"))
+    certificate = certify(deployment, np.ones((2, 1, 1), np.float32))
+    assert not certificate.certified["if"].any()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from msg_deploy.options import Precision
 
@@ -60,10 +61,13 @@ class Arithmetic:
         """K u / (1 - k u): relative error of a product of k factors (1 + d), |d| <= u.
 
         Args:
-            roundings: k, a number or an array of numpy or torch; k u must be far below 1.
+            roundings: k, a number or an array of numpy or torch. From k u = 1 on there is no bound:
+                infinity.
         """
         share = roundings * self.unit
-        return share / (1 - share)
+        if isinstance(share, torch.Tensor):
+            return torch.where(share < 1, share / (1 - share), torch.inf)
+        return np.where(share < 1, share / (1 - share), np.inf)[()]
 
     def exactly(self, step: Any) -> Any:
         """Up to here multiples of a power of two are exact; -1 where it may be flushed to zero.
