@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from msg_deploy.runners import RuntimeOptions as RuntimeOptions
     from msg_deploy.sim.certificate import Certificate as Certificate
     from msg_deploy.sim.certificate import certify as certify
-    from msg_deploy.sim.compare import Verdict as Verdict
+    from msg_deploy.sim.verdict import Verdict as Verdict
     from msg_deploy.simulation import simulate as simulate
     from msg_deploy.terminals import join_inputs as join_inputs
     from msg_deploy.terminals import split_outputs as split_outputs
@@ -97,7 +97,7 @@ PUBLIC = {
     "verdict_as_junit": "report.junit",
     "Certificate": "sim.certificate",
     "certify": "sim.certificate",
-    "Verdict": "sim.compare",
+    "Verdict": "sim.verdict",
     "simulate": "simulation",
     "join_inputs": "terminals",
     "split_outputs": "terminals",

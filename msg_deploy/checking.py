@@ -26,16 +26,10 @@ from msg_deploy.scale.job import job
 from msg_deploy.scale.running import Plan, compare_all
 from msg_deploy.scale.state import kept
 from msg_deploy.scale.work import Work
-from msg_deploy.sim.compare import (
-    TOLERANCE,
-    Kind,
-    ParameterDifference,
-    Verdict,
-    compare_metadata,
-    compare_parameters,
-    same_law,
-)
+from msg_deploy.sim.compare import TOLERANCE
+from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.sim.verdict import Kind, ParameterDifference, Verdict
 from msg_deploy.stimulus import DEFAULT_RANDOM, encoded, held_out, noise
 from msg_deploy.subjects import Model, Subject, batch_size, open_model
 

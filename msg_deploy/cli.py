@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from msg_deploy.networks import SpikingNetwork
     from msg_deploy.onchip.prepare import Job
     from msg_deploy.saved import SavedTrace
-    from msg_deploy.sim.compare import Verdict
+    from msg_deploy.sim.verdict import Verdict
     from msg_deploy.train import Accuracy, Epoch
 
 app = typer.Typer(

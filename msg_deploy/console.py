@@ -17,7 +17,7 @@ from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.exporters.hazards import hazards
 from msg_deploy.graph import plan
 from msg_deploy.report import words
-from msg_deploy.sim.compare import Comparison, Kind, Verdict
+from msg_deploy.sim.verdict import Comparison, Kind, Verdict
 
 if TYPE_CHECKING:
     from msg_deploy.quantization import Quantization

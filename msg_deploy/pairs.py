@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import nir
 
 from msg_deploy.deployment import Deployment, Readout
-from msg_deploy.exporters.branches import PARTS_KEY, parts
 from msg_deploy.exporters.inline import origins
 from msg_deploy.matching import matched
 from msg_deploy.options import Precision
+from msg_deploy.parts import PARTS_KEY, parts
 from msg_deploy.saved import SavedTrace
 from msg_deploy.sim.simulator import FloatArray, Simulator, Trace
 

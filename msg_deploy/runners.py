@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
-from msg_deploy.exporters.branches import unfused
 from msg_deploy.options import Precision
+from msg_deploy.parts import unfused
 from msg_deploy.saved import SavedTrace
 from msg_deploy.sim.framework import FrameworkModule
 from msg_deploy.sim.simulator import FloatArray, Simulator, Trace, simulator

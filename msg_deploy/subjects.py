@@ -17,10 +17,7 @@ from msg_deploy.exporters.trace import trace
 from msg_deploy.networks import SpikingNetwork
 from msg_deploy.options import Precision
 from msg_deploy.saved import SavedTrace
-from msg_deploy.sim.compare import (
-    Layout,
-    layout,
-)
+from msg_deploy.sim.compare import Layout, layout
 from msg_deploy.sim.framework import FrameworkModule
 from msg_deploy.sim.simulator import Simulator
 from msg_deploy.sim.torch_core import TorchCore

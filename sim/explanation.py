@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.deployment import Deployment
-from msg_deploy.exporters.branches import Parts, parts, split
 from msg_deploy.graph import Plan, plan
+from msg_deploy.parts import Parts, parts, split
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.certificate import Certificate
 

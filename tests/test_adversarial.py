@@ -18,7 +18,7 @@ from msg_deploy.networks import encode
 from msg_deploy.options import Precision
 from msg_deploy.sim.adversarial import search
 from msg_deploy.sim.certificate import certify
-from msg_deploy.sim.compare import Kind
+from msg_deploy.sim.verdict import Kind
 from tests.helpers import chain, lif, random_network, samples
 
 

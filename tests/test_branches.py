@@ -22,10 +22,11 @@ from msg_deploy import api
 from msg_deploy.deployment import Deployment, InputSpec, Readout, Shape, Timing
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters import nir as nir_file
-from msg_deploy.exporters.branches import PARTS_KEY, fused, parts, unfused
+from msg_deploy.exporters.branches import fused
 from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.graph import plan
 from msg_deploy.networks import SpikingNetwork
+from msg_deploy.parts import PARTS_KEY, parts, unfused
 from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import FloatArray

@@ -21,12 +21,12 @@ from msg_deploy.sim.certificate import Certificate, certify
 from msg_deploy.sim.certificate.kernels import finest
 from msg_deploy.sim.certificate.neurons import FOLLOWERS
 from msg_deploy.sim.certificate.rules import RULES
-from msg_deploy.sim.compare import Kind
 from msg_deploy.sim.fast import Fast
 from msg_deploy.sim.norse import Norse
 from msg_deploy.sim.onnxruntime import OnnxRuntime
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.sim.verdict import Kind
 from tests.engines import ENGINES
 from tests.helpers import chain, lif
 from tests.strategies import deployments

@@ -21,25 +21,20 @@ from msg_deploy.errors import UsageError
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
 from msg_deploy.sim.certificate import Certificate
-from msg_deploy.sim.compare import (
+from msg_deploy.sim.compare import Layout, as_written, compare, layout
+from msg_deploy.sim.explanation import Past, Rounding
+from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
+from msg_deploy.sim.simulator import Trace
+from msg_deploy.sim.verdict import (
     MARGIN_EDGES,
     Comparison,
     Difference,
     Kind,
     Layer,
-    Layout,
     ParameterDifference,
     Verdict,
-    as_written,
-    compare,
-    compare_metadata,
-    compare_parameters,
-    layout,
     merge,
-    same_law,
 )
-from msg_deploy.sim.explanation import Past, Rounding
-from msg_deploy.sim.simulator import Trace
 from tests.helpers import lif, random_network, samples
 
 

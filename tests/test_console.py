@@ -15,7 +15,7 @@ from msg_deploy.onchip.effect import Effect, LayerEffect
 from msg_deploy.onchip.fit import LayerUse
 from msg_deploy.report import tolerance
 from msg_deploy.sim.activity import Activity, Spikes, Synapses
-from msg_deploy.sim.compare import Comparison, Layer, Verdict
+from msg_deploy.sim.verdict import Comparison, Layer, Verdict
 from tests.helpers import chain, lif
 
 NAME = "l[b]x[/c]:x:"

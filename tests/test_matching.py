@@ -21,7 +21,7 @@ from msg_deploy.exporters.inline import ORIGIN_KEY
 from msg_deploy.exporters.trace import trace
 from msg_deploy.matching import matched, parsed, suggested
 from msg_deploy.pairs import nodes_of, paired, renamed
-from msg_deploy.sim.compare import Kind
+from msg_deploy.sim.verdict import Kind
 from tests.helpers import random_network
 from tests.test_cli import refused, run
 

@@ -19,7 +19,7 @@ from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.heap import Heap
 from msg_deploy.exporters.trace import trace
-from msg_deploy.sim.compare import compare_parameters
+from msg_deploy.sim.parameters import compare_parameters
 from msg_deploy.sim.reference import Reference
 from tests.helpers import chain, lif, random_network
 

@@ -21,13 +21,14 @@ from msg_deploy.exporters.onnx.file import OnnxModel, in_memory, inlined
 from msg_deploy.exporters.onnx.writers import writers
 from msg_deploy.exporters.trace import trace
 from msg_deploy.primitives import registry
-from msg_deploy.sim.compare import TOLERANCE, Kind, compare, layout
+from msg_deploy.sim.compare import TOLERANCE, compare, layout
 from msg_deploy.sim.onnx_engine import OnnxEngine
 from msg_deploy.sim.onnx_reference import OnnxReference
 from msg_deploy.sim.onnxruntime import OnnxRuntime
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import FloatArray, Trace
 from msg_deploy.sim.torch_core import TorchCore
+from msg_deploy.sim.verdict import Kind
 from tests.helpers import chain, lif, random_network, samples
 
 LAYOUTS = ("sequence", "unrolled", "step")

@@ -13,7 +13,8 @@ from msg_deploy import api, checkpoint, record
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.dialects import in_dialect
 from msg_deploy.exporters.trace import trace
-from msg_deploy.sim.compare import Kind, same_law
+from msg_deploy.sim.parameters import same_law
+from msg_deploy.sim.verdict import Kind
 from tests.helpers import chain, lif, random_network
 
 KINDS = ("pt", "nir", "onnx", "npz")

@@ -40,10 +40,10 @@ from msg_deploy.masking import MaskedSurrogateGradient
 from msg_deploy.networks import Graph, SpikingNetwork, encode
 from msg_deploy.neuron import LIF
 from msg_deploy.options import Calibration, Granularity
-from msg_deploy.sim.compare import Kind
 from msg_deploy.sim.fast import Fast
 from msg_deploy.sim.onnxruntime import OnnxRuntime
 from msg_deploy.sim.reference import Reference
+from msg_deploy.sim.verdict import Kind
 from msg_deploy.stimulus import encoded
 from msg_deploy.train import TrainingOptions
 from tests.helpers import chain, lif, random_network, samples

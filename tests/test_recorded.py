@@ -23,9 +23,10 @@ from msg_deploy.exporters.trace import trace
 from msg_deploy.report.html import verdict_as_html
 from msg_deploy.report.junit import verdict_as_junit
 from msg_deploy.saved import About, SavedTrace, read, writing
-from msg_deploy.sim.compare import Kind, layout
+from msg_deploy.sim.compare import layout
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import Trace
+from msg_deploy.sim.verdict import Kind
 from msg_deploy.stimulus import encoded
 from tests.helpers import random_network, samples
 from tests.test_cli import refused, run

@@ -35,9 +35,9 @@ from msg_deploy.report import plots, words
 from msg_deploy.report.data import schema, schema_as_text, verdict_as_data, verdict_as_text
 from msg_deploy.report.html import verdict_as_html
 from msg_deploy.report.junit import verdict_as_junit
-from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
 from msg_deploy.sim.illustration import SHOWN_NEURONS, SHOWN_SILENT, SHOWN_STEPS, raster
 from msg_deploy.sim.reference import Reference
+from msg_deploy.sim.verdict import Comparison, Difference, Kind, Verdict
 from msg_deploy.stimulus import encoded
 from tests.helpers import chain, lif, random_network, samples
 from tests.test_cli import refused, run

@@ -37,7 +37,7 @@ from msg_deploy.scale.executors import WorkerDiedError, processes
 from msg_deploy.scale.executors.cluster import cluster as on_cluster
 from msg_deploy.scale.job import Carried, Job
 from msg_deploy.scale.work import Load, Shard, shards
-from msg_deploy.sim.compare import Comparison, Kind, Verdict, merge, merge_all
+from msg_deploy.sim.verdict import Comparison, Kind, Verdict, merge, merge_all
 from msg_deploy.stimulus import noise
 from tests.helpers import random_network, samples
 from tests.recordings import bin_bytes

@@ -15,7 +15,7 @@ from msg_deploy.deployment import Deployment
 from msg_deploy.errors import UsageError
 from msg_deploy.exporters.trace import trace
 from msg_deploy.options import Encoding
-from msg_deploy.sim.compare import Kind
+from msg_deploy.sim.verdict import Kind
 from msg_deploy.stimulus import grid_step, noise
 from tests.helpers import chain, lif, random_network
 

@@ -13,9 +13,10 @@ from msg_deploy import api
 from msg_deploy.exporters.trace import trace
 from msg_deploy.report.tolerance import DISTANCES, as_data, rows
 from msg_deploy.sim.certificate import certify
-from msg_deploy.sim.compare import Comparison, Verdict, compare, layout, merge
+from msg_deploy.sim.compare import compare, layout
 from msg_deploy.sim.explanation import rounding
 from msg_deploy.sim.reference import Reference
+from msg_deploy.sim.verdict import Comparison, Verdict, merge
 from tests.helpers import chain, lif, random_network
 from tests.test_cli import run
 

@@ -17,10 +17,11 @@ from msg_deploy.exporters.trace import trace
 from msg_deploy.options import Precision
 from msg_deploy.report.data import verdict_as_data
 from msg_deploy.sim.certificate import certify
-from msg_deploy.sim.compare import TOLERANCE, Comparison, Kind, Verdict, compare, layout, merge
+from msg_deploy.sim.compare import TOLERANCE, compare, layout
 from msg_deploy.sim.explanation import Rounding, rounding
 from msg_deploy.sim.reference import Reference
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.sim.verdict import Comparison, Kind, Verdict, merge
 from tests.helpers import chain, lif, random_network
 from tests.test_certificate import with_thresholds
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal, get_type_hints
 
-from msg_deploy.sim.compare import Comparison, Kind, Verdict
+from msg_deploy.sim.verdict import Comparison, Kind, Verdict
 
 SCHEMA = 1
 """Version of the report's form. It changes when a field goes or means something else, not when one

@@ -16,9 +16,9 @@ import numpy as np
 
 from msg_deploy import __version__
 from msg_deploy.report import words
-from msg_deploy.sim.compare import MARGIN_EDGES, Difference, Kind, Layer, Verdict
 from msg_deploy.sim.diagnosis import told
 from msg_deploy.sim.illustration import Illustration, Raster
+from msg_deploy.sim.verdict import MARGIN_EDGES, Difference, Kind, Layer, Verdict
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -13,7 +13,6 @@ from msg_deploy.exporters.fold import decode
 from msg_deploy.graph import plan
 from msg_deploy.options import Precision
 from msg_deploy.samples import Samples
-from msg_deploy.sim.compare import Verdict
 from msg_deploy.sim.illustration import (
     Illustration,
     Kernel,
@@ -22,6 +21,7 @@ from msg_deploy.sim.illustration import (
     rasters,
 )
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.sim.verdict import Verdict
 from msg_deploy.stimulus import encoded
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from msg_deploy.report import words
-from msg_deploy.sim.compare import TOLERANCE, Comparison, Kind, Layer, Verdict
+from msg_deploy.sim.compare import TOLERANCE
 from msg_deploy.sim.diagnosis import told
+from msg_deploy.sim.verdict import Comparison, Kind, Layer, Verdict
 
 NAME = "equivalence-check"
 Outcome = Literal["passed", "failure", "error", "system-out"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msg_deploy.options import Precision
-from msg_deploy.sim.compare import MARGIN_EDGES, Layer
 from msg_deploy.sim.illustration import Kernel, Raster, Spikes
+from msg_deploy.sim.verdict import MARGIN_EDGES, Layer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

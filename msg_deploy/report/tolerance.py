@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from msg_deploy.report import words
-from msg_deploy.sim.compare import MARGIN_EDGES, Comparison, Layer, Verdict
+from msg_deploy.sim.verdict import MARGIN_EDGES, Comparison, Layer, Verdict
 
 DISTANCES = tuple(edge for edge in MARGIN_EDGES if 0.9e-7 < edge < 1.1e-2)
 """Shares of the largest threshold within which decisions are counted."""

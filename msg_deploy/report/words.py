@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from msg_deploy.sim.compare import Comparison, Difference, Kind, Verdict
 from msg_deploy.sim.diagnosis import told
+from msg_deploy.sim.verdict import Comparison, Difference, Kind, Verdict
 
 HARDER = "Add --adversarial 32 to run inputs that are searched to be as hard as possible."
 SHORT = 230

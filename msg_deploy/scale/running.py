@@ -10,7 +10,7 @@ from msg_deploy.samples import Samples
 from msg_deploy.scale.executors import Executor, Task
 from msg_deploy.scale.state import Finished
 from msg_deploy.scale.work import Found, Shard, load, shards
-from msg_deploy.sim.compare import merge_all
+from msg_deploy.sim.verdict import merge_all
 
 
 @dataclass(frozen=True)

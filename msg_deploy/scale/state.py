@@ -22,7 +22,7 @@ from msg_deploy.deployment import explain
 from msg_deploy.errors import FileError, UsageError, reason
 from msg_deploy.samples import identity
 from msg_deploy.scale.work import Found
-from msg_deploy.sim.compare import Comparison
+from msg_deploy.sim.verdict import Comparison
 
 if TYPE_CHECKING:
     from msg_deploy.scale.executors import Task

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from msg_deploy.deployment import Metadata
 from msg_deploy.options import Precision
 from msg_deploy.samples import Samples
-from msg_deploy.sim.compare import TOLERANCE, Comparison, Layout, compare
+from msg_deploy.sim.compare import TOLERANCE, Layout, compare
 from msg_deploy.sim.simulator import FloatArray
+from msg_deploy.sim.verdict import Comparison
 from msg_deploy.stimulus import encoded
 
 if TYPE_CHECKING:

@@ -8,19 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from msg_deploy.deployment import Deployment, InputSpec
-from msg_deploy.exporters.branches import parts
 from msg_deploy.options import Precision
+from msg_deploy.parts import parts
 from msg_deploy.samples import Samples
-from msg_deploy.sim.compare import (
-    READOUT,
-    REWRITTEN,
-    TOLERANCE,
-    Difference,
-    Layout,
-    apart,
-    as_written,
-    folded_away,
-)
+from msg_deploy.sim.compare import REWRITTEN, TOLERANCE, Layout, apart, as_written, folded_away
 from msg_deploy.sim.diagnosis.evidence import (
     Evidence,
     agreement,
@@ -37,6 +28,7 @@ from msg_deploy.sim.diagnosis.reduce import Mask, reduce
 from msg_deploy.sim.diagnosis.segments import Segment, segments
 from msg_deploy.sim.diagnosis.testing import Deadline, Tester
 from msg_deploy.sim.simulator import FloatArray, Trace
+from msg_deploy.sim.verdict import READOUT, Difference
 
 MOST_SAMPLES = 16
 """Samples that a diagnosis takes unless told otherwise."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from msg_deploy.errors import UsageError
 from msg_deploy.files import check_writable, replacing
-from msg_deploy.sim.compare import Verdict
+from msg_deploy.sim.verdict import Verdict
 
 
 def write_failure(path: str | Path, verdict: Verdict) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from msg_deploy.deployment import OUTPUT, Deployment, InputSpec, Readout, Shape
 from msg_deploy.graph import Incoming, Plan, plan
 from msg_deploy.primitives import primitive_of
-from msg_deploy.sim.compare import READOUT
 from msg_deploy.sim.diagnosis.findings import Quantity
 from msg_deploy.sim.simulator import FloatArray
+from msg_deploy.sim.verdict import READOUT
 from msg_deploy.terminals import join
 
 Edge = tuple[str, str]

@@ -11,7 +11,6 @@ import numpy as np
 
 from msg_deploy.errors import GraphError
 from msg_deploy.options import Precision
-from msg_deploy.sim.compare import compare_parameters
 from msg_deploy.sim.diagnosis.evidence import (
     Agreement,
     Evidence,
@@ -28,6 +27,7 @@ from msg_deploy.sim.diagnosis.hypotheses import (
     hypotheses,
 )
 from msg_deploy.sim.diagnosis.segments import BORDER, Segment
+from msg_deploy.sim.parameters import compare_parameters
 
 FITTED = 4
 """Hypotheses of this cost explain anything, so they are asked only if no other one does."""

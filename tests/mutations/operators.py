@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from msg_deploy.deployment import Deployment
-from msg_deploy.sim.compare import READOUT
+from msg_deploy.sim.verdict import READOUT
 from tests.mutations.bugs import layer_of, spiking
 
 WEIGHTED = ("Gemm", "Conv")

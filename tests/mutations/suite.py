@@ -15,7 +15,7 @@ from msg_deploy.deployment import Deployment
 from msg_deploy.exporters import nir as nir_file
 from msg_deploy.exporters.onnx import build as onnx_model
 from msg_deploy.exporters.onnx import file as onnx_file
-from msg_deploy.sim.compare import Kind, Verdict
+from msg_deploy.sim.verdict import Kind, Verdict
 from tests.mutations.bugs import BUGS
 from tests.mutations.modules import MODULE_BUGS
 from tests.mutations.networks import TORCH, deployments, samples

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from msg_deploy.sim.compare import Kind
 from msg_deploy.sim.diagnosis import diagnose
+from msg_deploy.sim.verdict import Kind
 from tests.mutations.bugs import BUGS
 from tests.mutations.modules import MODULE_BUGS
 from tests.mutations.networks import TORCH, deployments, rates
