@@ -23,7 +23,6 @@ LARGEST_WEIGHT = 127
 LARGEST_VALUE = 127
 """Of what arrives. Kernels without dot-product instructions add two products in 16 bits, which
 2 * 127 * 127 fits and 2 * 255 * 127 does not."""
-PRODUCTS = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import nir
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +24,6 @@ from msg_deploy.sim.fast.engine import Watcher
 from msg_deploy.sim.torch_layers import LAYERS, Context
 
 Counts = npt.NDArray[np.int64]
-SYNAPTIC = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d)
 Operation = Literal["AC", "MAC"]
 
 
@@ -151,7 +149,7 @@ def _over_samples(values: Tensor) -> Tensor:
 
 def fans_out(deployment: Deployment, known: Plan) -> dict[str, Tensor]:
     """The fan-out of every layer with weights, in the order of execution."""
-    synaptic = (n for n in known.order if isinstance(deployment.graph.nodes[n], SYNAPTIC))
+    synaptic = (n for n in known.order if primitive_of(deployment.graph.nodes[n]).weighted)
     return {name: _fan_out(deployment, known, name) for name in synaptic}
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from msg_deploy.deployment import Deployment
 from msg_deploy.graph import plan
 from msg_deploy.primitives import primitive_of
-from msg_deploy.sim.activity import SYNAPTIC, joined
+from msg_deploy.sim.activity import joined
 from msg_deploy.sim.fast import Fast
 from msg_deploy.sim.reference import Reference
 from tests.helpers import chain, lif
@@ -95,7 +95,6 @@ def vars_of(node: Any) -> dict[str, Any]:
 
 
 def test_parts_are_joined() -> None:
-    assert SYNAPTIC
     deployment = chain(
         nir.Linear(np.ones((3, 2))), lif((3,)), inputs=[2], outputs=[3], steps=4, dt=1e-3
     )

@@ -21,7 +21,6 @@ from msg_deploy.errors import GraphError
 from msg_deploy.exporters.dense import MAX_ENTRIES
 from msg_deploy.exporters.quantize.nodes import by_input
 from msg_deploy.graph import Plan, plan
-from msg_deploy.integers import PRODUCTS
 from msg_deploy.primitives import pair, primitive_of
 from msg_deploy.primitives.convolution import conv_padding
 from msg_deploy.primitives.delay import delay_steps
@@ -398,7 +397,7 @@ class _Finder:
             return replace(way, projection=_pooled(p, node))
         if isinstance(node, nir.Scale):
             return _scaled(way, node)
-        if not isinstance(node, PRODUCTS) or isinstance(node, nir.Conv1d):
+        if not primitive_of(node).weighted or isinstance(node, nir.Conv1d):
             raise GraphError("is not known to chips.")
         if p.weight is not None:
             raise GraphError("weights behind weights; put neurons between, or multiply them.")

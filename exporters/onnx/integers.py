@@ -13,7 +13,8 @@ from msg_deploy.deployment import Deployment
 from msg_deploy.errors import GraphError
 from msg_deploy.exporters.onnx.builder import Builder
 from msg_deploy.graph import Plan
-from msg_deploy.integers import PRODUCTS, Quantized
+from msg_deploy.integers import Quantized
+from msg_deploy.primitives import primitive_of
 
 
 def product(build: Builder, x: ir.Value, weights: Quantized, name: str) -> ir.Value:
@@ -70,7 +71,7 @@ def check_some(deployment: Deployment, arriving: Mapping[str, int | None], known
     Raises:
         GraphError: no product takes integers.
     """
-    products = [n for n in known.order if isinstance(deployment.graph.nodes[n], PRODUCTS)]
+    products = [n for n in known.order if primitive_of(deployment.graph.nodes[n]).weighted]
     if not any(arriving[name] is not None for name in products):
         raise GraphError(
             f"int8: none of the nodes {', '.join(map(repr, products))} takes spikes or sums of "

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from msg_deploy.deployment import Deployment
-from msg_deploy.integers import PRODUCTS
 from msg_deploy.primitives import pair, primitive_of
 
 Array = npt.NDArray[np.float64]
@@ -25,7 +24,7 @@ NEURONS = (nir.IF, nir.I, *LEAKY, *COUPLED)
 
 def weighted(node: nir.NIRNode) -> bool:
     """It is a matrix or convolution, whose output may have any scale."""
-    return isinstance(node, PRODUCTS)
+    return primitive_of(node).weighted
 
 
 def spiking(node: nir.NIRNode) -> bool:

@@ -59,11 +59,13 @@ class Primitive(ABC):
         node_type: the nir class.
         stateful: the node carries state from step to step; every cycle must pass such a node.
         spiking: the output is a threshold decision.
+        weighted: the output is a sum of products with `weight`: a matrix or a convolution.
     """
 
     node_type: ClassVar[type[Any]]
     stateful: ClassVar[bool] = False
     spiking: ClassVar[bool] = False
+    weighted: ClassVar[bool] = False
 
     @abstractmethod
     def output_shape(self, node: Any, input_shape: Shape) -> Shape:

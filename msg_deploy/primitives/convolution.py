@@ -55,6 +55,7 @@ class _Convolution(Primitive):
     """
 
     axes: ClassVar[int]
+    weighted = True
 
     def output_shape(self, node: Any, input_shape: Shape) -> Shape:
         """(C_out, ...) for input (C_in, ...)."""

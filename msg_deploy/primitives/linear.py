@@ -27,6 +27,7 @@ class Linear(Primitive):
     """y(t) = W x(t)."""
 
     node_type = nir.Linear
+    weighted = True
 
     def output_shape(self, node: nir.Linear, input_shape: Shape) -> Shape:
         """(out,) for input (in,)."""
@@ -43,6 +44,7 @@ class Affine(Primitive):
     """y(t) = W x(t) + b."""
 
     node_type = nir.Affine
+    weighted = True
 
     def output_shape(self, node: nir.Affine, input_shape: Shape) -> Shape:
         """(out,) for input (in,)."""

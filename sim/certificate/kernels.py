@@ -41,7 +41,7 @@ def finest(bits, out):  # type: ignore[no-untyped-def]
                 mantissa >>= 1
                 place += 1
             lowest = place
-        out[row] = math.ldexp(1.0, lowest) if lowest < 5000 else np.inf
+        out[row] = math.ldexp(1.0, int(lowest)) if lowest < 5000 else np.inf
 
 
 @kernel

@@ -106,7 +106,7 @@ def _alike(tau: Array, dt: float, arithmetic: Arithmetic) -> Array:
     return result
 
 
-def _law(node: Any, place: Place, tau: Any, r: Any, v_leak: Any) -> Law:
+def _law(place: Place, tau: Any, r: Any, v_leak: Any) -> Law:
     """The law of one state; tau None for IF and I."""
     arithmetic, dt = place.arithmetic, place.timing.dt
     r, rest = (ordered(value, place.shape, np.float64) for value in (r, v_leak))
@@ -283,7 +283,7 @@ def _currents(
         now = now + decay * (-now + w_in * arriving)
         currents[t] = now
     bound = np.empty(currents.shape, np.float32)
-    nothing = np.empty((0, *values.shape[1:]), np.float32)
+    nothing = _none(values)
     never = _no_threshold(values.shape[2])
     _follow(
         place, law, never, values, errors, d, currents, state, bound, nothing, nothing.astype(bool)
@@ -304,7 +304,7 @@ def _able(law: Law) -> Array:
 
 
 def _leaky(node: Any, place: Place, spiking: bool) -> Neuron:
-    law = _law(node, place, node.tau, node.r, node.v_leak)
+    law = _law(place, node.tau, node.r, node.v_leak)
     rows = _spiking_rows(node, place, law) if spiking else _no_threshold(law.rows.shape[1])
     return Neuron(place, law, rows, spiking)
 
@@ -314,11 +314,11 @@ def _spiking_rows(node: Any, place: Place, law: Law) -> Rows:
 
 
 def _current_based(node: Any, place: Place, spiking: bool) -> Neuron:
-    law = _law(node, place, node.tau_mem, node.r, node.v_leak)
+    law = _law(place, node.tau_mem, node.r, node.v_leak)
     rows = _spiking_rows(node, place, law) if spiking else _no_threshold(law.rows.shape[1])
     decay = ordered(place.timing.dt / np.asarray(node.tau_syn, np.float64), place.shape, np.float64)
     w_in = ordered(node.w_in, place.shape, np.float64)
-    current = _law(node, place, node.tau_syn, node.w_in, 0.0)
+    current = _law(place, node.tau_syn, node.w_in, 0.0)
     return Neuron(place, law, rows, spiking, (current, np.stack([decay, w_in])))
 
 
@@ -344,13 +344,13 @@ def _cuba_li(node: nir.CubaLI, place: Place) -> Follower:
 
 @follows(nir.IF)
 def _if(node: nir.IF, place: Place) -> Follower:
-    law = _law(node, place, None, node.r, 0.0)
+    law = _law(place, None, node.r, 0.0)
     return Neuron(place, law, _spiking_rows(node, place, law), spiking=True)
 
 
 @follows(nir.I)
 def _i(node: nir.I, place: Place) -> Follower:
-    law = _law(node, place, None, node.r, 0.0)
+    law = _law(place, None, node.r, 0.0)
     return Neuron(place, law, _no_threshold(law.rows.shape[1]), spiking=False)
 
 

@@ -65,7 +65,7 @@ class Propagation(Watcher):
         self.found = self.record((0, 0))
         self.cyclic = {n for c in components(self.known) if closes(c, self.known) for n in c}
         # What an engine may add up term by term with what other edges bring.
-        sums = Sums(nodes, self.known, self.cyclic)
+        sums = Sums(nodes, self.known)
         self.summands = {name: sums.within(name) for name in self.known.order}
         self.beside = {name: sums.beside(name) for name in self.known.order}
         self.rules: dict[str, Rule] = {}
@@ -163,13 +163,8 @@ class Propagation(Watcher):
         return given
 
     def _arriving(self, name: str, first: int, steps: int, x: Tensor) -> Deviation:
-        """The deviation of the sum of what arrives."""
+        """The deviation of the sum of what arrives; an edge back never leads into a node alone."""
         edges = [e for e in self.known.incoming[name] if not (e.previous and first == 0)]
-        if not edges:
-            zero = torch.zeros(1, x.shape[1])
-            return Deviation(
-                None, torch.full_like(zero, torch.inf, dtype=torch.float64), zero, zero
-            )
         given = [self._given(e, first, steps) for e in edges]
         found = [g.deviation for g in given]
         if len(found) == 1:
@@ -285,12 +280,12 @@ class Sums:
     """How many terms a value is summed of, and how many are summed with it in one go.
 
     A Scale may be multiplied into what is before it, and Flatten and Output do nothing, so that the
-    terms before them are the terms behind them.
+    terms before them are the terms behind them. No cycle is of such nodes alone: each has a state.
     """
 
-    def __init__(self, nodes: Mapping[str, nir.NIRNode], known: Plan, cyclic: set[str]) -> None:
-        self.nodes, self.known, self.cyclic = nodes, known, cyclic
-        # Outside of cycles a count does not depend on where it was asked for: each is made once.
+    def __init__(self, nodes: Mapping[str, nir.NIRNode], known: Plan) -> None:
+        self.nodes, self.known = nodes, known
+        # Each count is made once, however many ways lead to it.
         self.counted: dict[str, int] = {}
         self.met: dict[str, int] = {}
         self.users: dict[str, list[str]] = {}
@@ -301,40 +296,30 @@ class Sums:
     def _passes(self, name: str) -> bool:
         return isinstance(self.nodes[name], (nir.Scale, nir.Flatten, nir.Output))
 
-    def within(self, name: str, seen: frozenset[str] = frozenset()) -> int:
+    def within(self, name: str) -> int:
         """Most terms of a node's value."""
         if name not in self.counted:
-            count = self._within(name, seen)
-            if name in self.cyclic:
-                return count
-            self.counted[name] = count
+            self.counted[name] = self._within(name)
         return self.counted[name]
 
-    def _within(self, name: str, seen: frozenset[str]) -> int:
+    def _within(self, name: str) -> int:
         node: Any = self.nodes[name]
         if isinstance(node, (nir.SumPool2d, nir.AvgPool2d)):
             return math.prod(pair(node, "kernel_size", 1)) + 1
-        if self._passes(name) and name not in seen:
-            before = (e.source for e in self.known.incoming[name])
-            return max(sum(self.within(n, seen | {name}) for n in before), 1)
-        weight = np.asarray(getattr(node, "weight", 0.0))
-        return math.prod(weight.shape[1:]) + 1 if weight.ndim > 1 else 1
+        if self._passes(name):
+            return sum(self.within(edge.source) for edge in self.known.incoming[name])
+        if primitive_of(node).weighted:
+            return math.prod(node.weight.shape[1:]) + 1
+        return 1
 
-    def beside(self, name: str, seen: frozenset[str] = frozenset()) -> int:
+    def beside(self, name: str) -> int:
         """Most terms of other edges that are summed with those of a node."""
         if name not in self.met:
-            count = self._beside(name, seen)
-            if name in self.cyclic:
-                return count
-            self.met[name] = count
+            others = (self._with(user) - self.within(name) for user in self.users.get(name, ()))
+            self.met[name] = max(others, default=0)
         return self.met[name]
 
-    def _beside(self, name: str, seen: frozenset[str]) -> int:
-        found = 0
-        for user in self.users.get(name, ()):
-            counts = sum(self.within(e.source) for e in self.known.incoming[user])
-            others = counts - self.within(name)
-            if self._passes(user) and user not in seen:
-                others += self.beside(user, seen | {user})
-            found = max(found, others)
-        return found
+    def _with(self, user: str) -> int:
+        """Terms that meet in a node, and those that meet their sum later."""
+        counts = sum(self.within(edge.source) for edge in self.known.incoming[user])
+        return counts + (self.beside(user) if self._passes(user) else 0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from msg_deploy.deployment import Shape, Timing
 from msg_deploy.primitives import primitive_of
-from msg_deploy.sim.integer.network import PRODUCTS, Node, Transform, size
+from msg_deploy.sim.integer.network import Node, Transform, size
 
 AT_ONCE = 256
 """Sources that are looked at together."""
@@ -44,7 +44,7 @@ def columns(node: Node, shape: Shape, synapse: int, shift: int) -> Columns:
         shift: the weights are multiplied by 2^shift.
     """
     count = size(shape)
-    if isinstance(node, Transform) and isinstance(node.node, PRODUCTS):
+    if isinstance(node, Transform) and primitive_of(node.node).weighted:
         parts, shifts = _product(node.node, shape), (shift, node.shift)
     else:
         parts, shifts = [(np.array([i]), np.array([1])) for i in range(count)], (shift, 0)

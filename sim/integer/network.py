@@ -26,9 +26,9 @@ from msg_deploy.primitives import primitive_of
 from msg_deploy.sim.integer.neuron import IntegerNeuron, Numbers, Parameters, numbers
 from msg_deploy.sim.integer.rules import Range, WeightError
 
-PRODUCTS = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d)
-"""Transforms with weights."""
-TRANSFORMS = (*PRODUCTS, nir.Scale, nir.SumPool2d, nir.Flatten)
+TRANSFORMS = (
+    nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d, nir.Scale, nir.SumPool2d, nir.Flatten,
+)  # fmt: skip
 _NUMBERS = ("weight", "bias", "scale")
 
 
@@ -207,7 +207,7 @@ class IntegerNetwork:
             raise GraphError(f"node {name!r}: its neurons have no {node.output} to give.")
         for edge in self.incoming[name]:
             source = self.nodes[edge.source]
-            if not isinstance(source, Transform) or not isinstance(source.node, PRODUCTS):
+            if not isinstance(source, Transform) or not primitive_of(source.node).weighted:
                 continue
             if node.neuron.weights is not None:
                 weights = np.asarray(source.node.weight)
@@ -335,7 +335,7 @@ class IntegerNetwork:
             if isinstance(node, Neurons) and node.neuron.per_add
             for edge in self.incoming[name]
             if isinstance(self.nodes[edge.source], Transform)
-            and isinstance(self.nodes[edge.source].node, PRODUCTS)  # type: ignore[union-attr]
+            and primitive_of(self.nodes[edge.source].node).weighted  # type: ignore[union-attr]
         )
 
     @property

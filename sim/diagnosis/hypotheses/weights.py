@@ -23,9 +23,9 @@ from msg_deploy.sim.diagnosis.hypotheses.neuron import FACTORS
 from msg_deploy.sim.diagnosis.segments import DELAY
 from msg_deploy.sim.simulator import FloatArray
 
-WEIGHTED = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d)
 MATRICES = (nir.Linear, nir.Affine)
 CONVOLUTIONS = (nir.Conv1d, nir.Conv2d)
+WEIGHTED = (*MATRICES, *CONVOLUTIONS)
 BITS = (8, 4, 16, 6, 5, 3, 2, 7, 10, 12)
 
 
