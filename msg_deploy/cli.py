@@ -1031,7 +1031,8 @@ def equivalence_check(
         for path in filter(None, (html, junit)):
             print(f"wrote {path}")
     if save_failure and verdict.diagnosis and verdict.diagnosis.reduced:
-        given = {"--dt": dt, "--steps": steps, "--reset": reset}
+        given = {"--dt": dt, "--steps": steps, "--reset": reset, "--left-with": left_simulator}
+        given |= {"--with": simulators, "--map": mapping}
         _save_failure(save_failure, verdict, [str(a), str(b)], given, as_json)
     raise typer.Exit(_exit_code(verdict, accept_ties))
 
@@ -1101,7 +1102,8 @@ def _save_failure(
     words = ["msg-deploy", "equivalence-check", *models, "--data", str(path), "--random", "0"]
     words += ["--precision", verdict.precision]
     for name, value in _set(given).items():
-        words += [name, str(value)]
+        for each in value if isinstance(value, list) else [value]:
+            words += [name, str(each)]
     print(f"wrote {path}; run it again: {shlex.join(words)}")
 
 

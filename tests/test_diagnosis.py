@@ -181,8 +181,9 @@ def broken(trained_file: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_command_line_tells_and_replays(broken: Path) -> None:
     result = run(
-        "equivalence-check", "model.pt", "model.nir", "--save-failure", "f.npz", cwd=broken
-    )
+        "equivalence-check", "model.pt", "model.nir", "--save-failure", "f.npz",
+        "--with", "norse", "--with", "reference", "--map", "lif2=lif2", cwd=broken,
+    )  # fmt: skip
     assert result.returncode == 1, result
     assert "faulty: lif2" in result.stdout
     assert "the bias is missing in fc2 (bias; the parameters say so, too)" in result.stdout
@@ -193,6 +194,7 @@ def test_the_command_line_tells_and_replays(broken: Path) -> None:
     assert about["node"] == "lif2"
     assert about["faulty"][0]["causes"][0]["name"] == "bias"
     again = result.stdout.split("run it again: ")[1].splitlines()[0]
+    assert again.endswith("--with norse --with reference --map lif2=lif2")
     replayed = run(*shlex.split(again), "--json", cwd=broken)
     assert replayed.returncode == 1, replayed
     data = json.loads(replayed.stdout)

@@ -1,4 +1,4 @@
-"""What targets of rows of neurons share: matrices only, one after the other."""
+"""What targets of rows of neurons share: checks, each on its own, and how outputs are read."""
 
 from __future__ import annotations
 

@@ -1,0 +1,411 @@
+"""Comparisons of traces and parameters that fit on a page, worked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msg_deploy.exporters.fold import fold_two
+from msg_deploy.exporters.trace import trace
+from msg_deploy.sim.certificate import Certificate
+from msg_deploy.sim.compare import Layout, as_written, compare, layout
+from msg_deploy.sim.explanation import Past, Rounding
+from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
+from msg_deploy.sim.simulator import Trace
+from msg_deploy.sim.verdict import (
+    MARGIN_EDGES,
+    Comparison,
+    Difference,
+    Kind,
+    Layer,
+    ParameterDifference,
+    Verdict,
+    merge,
+)
+from tests.helpers import random_network
+
+
+def make_trace(spikes: np.ndarray, membranes: np.ndarray) -> Trace:
+    zeros = np.zeros((2, 1, 3))
+    return Trace("x", {"lif1": spikes}, {"lif1": membranes}, zeros, zeros, zeros[0])
+
+
+def test_the_earliest_step_comes_first() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))
+    spikes = np.zeros((2, 1, 3), np.uint8)
+    other = spikes.copy()
+    other[1, 0, 0] = other[0, 0, 2] = 1
+    membranes = np.full((2, 1, 3), 0.25)
+    found = compare(make_trace(spikes, membranes), make_trace(other, membranes), known, 1e-10, 5)
+    assert found.first == Difference("lif1", 2 + 1, "spike", 0, 5, (2,), 0, 1, 0.25, 0.25, 0.5)
+    assert found.first.margin == 0.25
+    assert found.mismatches == 2
+
+
+def test_membranes_that_differ_beyond_rounding() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))
+    spikes, membranes = np.zeros((2, 1, 3), np.uint8), np.zeros((2, 1, 3))
+    a = make_trace(spikes, membranes)
+    assert compare(a, make_trace(spikes, membranes + 1e-12), known, 1e-10).first is None
+    found = compare(a, make_trace(spikes, membranes + 1e-8), known, 1e-10).first
+    assert found is not None
+    assert found.quantity == "membrane"
+    nan = compare(a, make_trace(spikes, membranes * np.nan), known, 1e-10).first
+    assert nan is not None
+
+
+@st.composite
+def comparisons(draw: Any) -> Comparison:
+    count = st.integers(0, 5)
+    first = st.builds(
+        Difference,
+        node=st.just("n"),
+        rank=count,
+        quantity=st.sampled_from(["spike", "membrane"]),
+        step=count,
+        sample=st.integers(0, 10**6),
+        neuron=st.just((0,)),
+        a=st.just(0.0),
+        b=st.just(1.0),
+    )
+    margins = st.one_of(st.none(), st.tuples(count, count, count))
+    layer = Layer(
+        "n",
+        draw(count),
+        draw(count),
+        draw(count),
+        draw(st.floats(0, 1)),
+        fired_b=draw(count),
+        margins=draw(margins),
+        smallest_margin=draw(st.one_of(st.none(), st.floats(0, 1))),
+        tolerance=1e-4,
+        needed=draw(st.one_of(st.none(), st.floats(0, 1))),
+        bound=draw(st.one_of(st.none(), st.floats(0, 1))),
+    )
+    return Comparison(
+        "a",
+        "b",
+        draw(count),
+        (layer,),
+        draw(st.floats(0, 1)),
+        draw(count),
+        draw(st.one_of(st.none(), first)),
+    )
+
+
+@given(comparisons(), comparisons(), comparisons())
+def test_merging_is_associative(x: Comparison, y: Comparison, z: Comparison) -> None:
+    assert merge(merge(x, y), z) == merge(x, merge(y, z))
+
+
+@given(comparisons(), comparisons())
+def test_counts_are_merged_in_any_order(x: Comparison, y: Comparison) -> None:
+    assert merge(x, y).layers == merge(y, x).layers
+    (p,), (q,), (both,) = x.layers, y.layers, merge(x, y).layers
+    assert both.fired_b == p.fired_b + q.fired_b
+    if p.margins and q.margins:
+        assert both.margins == tuple(np.add(p.margins, q.margins))
+    else:
+        assert both.margins is None
+
+
+def test_margins_are_counted_by_decades() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))  # thresholds 0.5
+    spikes = np.zeros((2, 1, 3), np.uint8)
+    membranes = np.array([0.5, 0.5 + 1e-13, 0.4, 1.5, -99, np.nan]).reshape(2, 1, 3)
+    trace_ = make_trace(spikes, membranes)
+    (layer,) = compare(trace_, trace_, known, 1e-10).layers
+    assert layer.margins is not None
+    assert len(layer.margins) == len(MARGIN_EDGES) + 2 == 16
+    assert sum(layer.margins) == layer.spikes == 6
+    counted = {i: n for i, n in enumerate(layer.margins) if n}
+    # 0; up to 1e-12; 0.2, up to 1; 2, up to 10; 199 and what is no number.
+    assert counted == {0: 1, 1: 1, 13: 1, 14: 1, 15: 2}
+
+
+def test_a_flipped_class_of_equal_scores_is_told() -> None:
+    known = layout(trace(random_network(hidden=(3,), steps=2)))
+    spikes, membranes = np.zeros((2, 1, 3), np.uint8), np.zeros((2, 1, 3))
+    a, b = (
+        dataclasses.replace(make_trace(spikes, membranes), scores=np.array([scores]))
+        for scores in ([0.5, 0.5 + 1e-12, 0.0], [0.5 + 1e-12, 0.5, 0.0])
+    )
+    verdict = Verdict((compare(a, b, known, 1e-10),))
+    assert verdict.kind is Kind.IDENTICAL
+    assert "1 of 1 samples are put into another class" in str(verdict)
+
+
+def test_what_the_certificate_allows_one_sample_it_allows_beside_others() -> None:
+    """Sample 0 is a tie; the membranes of sample 1 differ by less than the bounds of both sides."""
+
+    def of(spikes: list[int], membranes: list[float]) -> Trace:
+        zeros = np.zeros((1, 2, 1))
+        found = np.array(spikes, np.uint8).reshape(1, 2, 1), np.array(membranes).reshape(1, 2, 1)
+        return Trace("x", {"l": found[0]}, {"l": found[1]}, zeros, zeros, zeros[0])
+
+    each = (1, 2, 1)
+    certificate = Certificate(
+        "float32",
+        {"l": np.array([False, True]).reshape(each)},
+        {"l": np.array([1e-3, -0.5], np.float32).reshape(each)},
+        {"l": np.full(each, 1e-2, np.float32)},
+    )
+    rounding = Rounding(certificate, {"l": Past(frozenset(), frozenset())})
+    known = Layout(("l",), {"l": np.ones(1)}, {})
+    a, b = of([1, 0], [1.001, 0.5]), of([0, 0], [0.999, 0.505])
+    assert compare(a, b, known, 1e-4, rounding=rounding).kind is Kind.TIES
+    c = of([0, 0], [0.999, 0.55])
+    assert compare(a, c, known, 1e-4, rounding=rounding).kind is Kind.DIVERGENT
+
+
+def made(
+    name: str = "x",
+    spikes: np.ndarray | None = None,
+    membranes: np.ndarray | None = None,
+    currents: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    layer: str = "l",
+) -> Trace:
+    """Two steps, two samples, two neurons, two classes."""
+    nothing = np.zeros((2, 2, 2))
+    currents = nothing if currents is None else currents
+    return Trace(
+        name,
+        {layer: np.zeros((2, 2, 2), np.uint8) if spikes is None else spikes},
+        {layer: nothing if membranes is None else membranes},
+        currents,
+        currents,
+        np.zeros((2, 2)) if scores is None else scores,
+    )
+
+
+TWO_BY_TWO = Layout(("l", "out"), {"l": np.array([0.5, 2.0])}, {"out": slice(0, 2)})
+
+
+def test_a_class_that_a_folding_changes_by_hand() -> None:
+    a = made("a", scores=np.array([[0.1, 0.2], [0.4, 0.3]]))
+    b = made("b", scores=np.array([[0.1, 0.2], [0.25, 0.3]]))
+    currents = np.full((2, 2, 2), 0.5)
+    a, b = (dataclasses.replace(x, currents=currents, outputs=currents) for x in (a, b))
+    found = compare(a, b, TWO_BY_TWO, 1e-10, first_sample=7, fold_error=0.15)
+    # 0.15 is what 0.15 (0.5 + 0.5) explains; the decision is not.
+    assert found.first == Difference("readout", 2, "decision", 0, 8, (0,), 0.4, 0.25)
+    assert (found.flips, found.samples, found.kind) == (1, 2, Kind.DIVERGENT)
+    assert found.score_difference == pytest.approx(0.15)
+    less = compare(a, b, TWO_BY_TWO, 1e-10, fold_error=0.1499)
+    assert less.first == Difference("readout", 2, "score", 0, 1, (0,), 0.4, 0.25)
+
+
+def test_a_current_by_hand() -> None:
+    currents = np.zeros((2, 2, 2))
+    other = currents.copy()
+    other[1, 0, 1] = 0.25
+    found = compare(made(), made(currents=other), TWO_BY_TWO, 0.1).first
+    assert found == Difference("out", 1, "current", 1, 0, (1,), 0.0, 0.25)
+    # The tolerance is a share of the largest magnitude, which is at least 1.
+    assert compare(made(), made(currents=other), TWO_BY_TWO, 0.25).first is None
+    assert compare(made(), made(currents=other), TWO_BY_TWO, 0.2499).first is not None
+    large = np.full((2, 2, 2), 10.0)
+    assert compare(made(currents=large), made(currents=large + 1), TWO_BY_TWO, 0.1).first is None
+
+
+def test_the_other_dialects_layers_are_read_in_shapes_and_units_of_the_left_side() -> None:
+    image = np.arange(4.0).reshape(1, 1, 2, 2)
+    thresholds = {"l": np.array([[1.0, 2.0], [3.0, np.nan]]), "m": np.zeros((2, 2))}
+    known = Layout(("l", "m"), thresholds, {})
+    other = Layout(("l", "m"), {"l": np.array([2.0, 2.0, 1.0, 1.0]), "m": np.ones(4)}, {})
+    nothing = np.zeros((1, 1, 1))
+    a = Trace("a", {"l": image, "m": image}, {"l": image, "m": image}, nothing, nothing, nothing[0])
+    flat = image.reshape(1, 1, 4)
+    b = dataclasses.replace(a, spikes={"l": flat, "m": flat}, membranes={"l": flat, "m": flat})
+    found = as_written(a, b, known, other)
+    assert all(x.shape == image.shape for x in (*found.spikes.values(), *found.membranes.values()))
+    # Times 1/2, 1 and 3; as they are where a threshold is not known, or 0.
+    assert found.membranes["l"].tolist() == [[[[0.0, 1.0], [6.0, 3.0]]]]
+    assert found.membranes["m"].tolist() == image.tolist()
+    assert compare(a, b, known, 1e-10, other=other).layers[0].membrane_difference == 4.0
+
+
+def test_why_nothing_can_be_compared() -> None:
+    a, b = made("a"), made("b", layer="k")
+    assert compare(a, b, TWO_BY_TWO, 0.0).missing == (
+        "spiking layer 'l' is only on the side of a",
+        "spiking layer 'k' is only on the side of b",
+        "perhaps --map l=k",
+    )
+    wide = made("b", spikes=np.zeros((2, 2, 3)), membranes=np.zeros((2, 2, 3)))
+    assert compare(a, wide, TWO_BY_TWO, 0.0).missing == (
+        "layer 'l' has shape (2, 2, 2) against (2, 2, 3)",
+    )
+    more = made("b", scores=np.zeros((2, 3)))
+    assert compare(a, more, TWO_BY_TWO, 0.0).missing == ("scores have shape (2, 2) against (2, 3)",)
+
+
+def test_timing_and_two_that_differ() -> None:
+    one = trace(random_network(steps=4))
+    assert one.readout is not None
+    other = dataclasses.replace(
+        one,
+        timing=dataclasses.replace(one.timing, dt=2e-3, reset="subtract"),
+        readout=dataclasses.replace(one.readout, weights=(*one.readout.weights[:3], 9.0)),
+    )
+    found = [(p.node, p.field, p.detail) for p in compare_metadata(one, other)]
+    last = one.readout.weights[3]
+    assert found == [
+        ("timing", "dt", "0.001 against 0.002"),
+        ("timing", "reset", "'zero' against 'subtract'"),
+        ("readout", "weights", f"1 of 4 entries differ, first at [3]: {last} against 9.0"),
+    ]
+    rewritten = dataclasses.replace(
+        other, provenance=dataclasses.replace(other.provenance, dialect="sinabs")
+    )
+    assert [p.field for p in compare_metadata(one, rewritten)] == ["reset"]
+
+
+def test_the_kind_of_several_comparisons() -> None:
+    layer = Layer("l", 4, 2, 0, 0.0, uncertified=0)
+    proven = Comparison("a", "b", 1, (layer,), unexplained=0)
+    identical = dataclasses.replace(proven, layers=(dataclasses.replace(layer, uncertified=1),))
+    first = Difference("l", 0, "spike", 0, 0, (0,), 0.0, 1.0)
+    tied = dataclasses.replace(
+        identical, first=first, layers=(dataclasses.replace(layer, mismatches=1, uncertified=1),)
+    )
+    divergent = dataclasses.replace(tied, unexplained=1)
+    missing = Comparison("a", "c", missing=("no",))
+    ranks = [proven, identical, tied, missing, divergent]
+    kinds = [Kind.PROVEN, Kind.IDENTICAL, Kind.TIES, Kind.INCOMPARABLE, Kind.DIVERGENT]
+    assert [c.kind for c in ranks] == kinds
+    for i in range(len(ranks)):
+        verdict = Verdict(tuple(ranks[: i + 1]))
+        assert verdict.kind is kinds[i]
+        assert bool(verdict) == (i < 2)
+    assert Verdict(()).kind is Kind.INCOMPARABLE
+    assert Verdict((proven,), (ParameterDifference("l", "tau", "x"),)).kind is Kind.DIVERGENT
+    assert Verdict((proven,), problems=("no",)).kind is Kind.INCOMPARABLE
+    both = Verdict((proven, identical))
+    assert (both.uncertified, both.spikes, both.mismatches) == (1, 8, 0)
+    assert both.certified_share == 1 - 1 / 8
+    assert Verdict((proven, Comparison("a", "b"))).certified_share is None
+
+
+def test_a_layer_by_hand() -> None:
+    spikes = np.zeros((2, 2, 2), np.uint8)
+    spikes[0, 0, 0] = spikes[1, 1, 1] = 1
+    other = spikes.copy()
+    other[0, 1, 1] = other[1, 0, 0] = other[1, 0, 1] = 1
+    other[0, 0, 0] = 0
+    membranes = np.full((2, 2, 2), 0.25)
+    membranes[1, 1, 1] = 4.0
+    theirs = membranes.copy()
+    theirs[0, 1, 1] = 2.25
+    a, b = made("a", spikes, membranes), made("b", other, theirs)
+    found = compare(a, b, TWO_BY_TWO, 1e-3)
+    (layer,) = found.layers
+    # Distances: 0.25 four times; 1.75 three times and 2 once, as shares of 2.
+    margins = dict.fromkeys(range(len(MARGIN_EDGES) + 2), 0)
+    margins[MARGIN_EDGES.index(1.0) + 1] = 8
+    assert layer == Layer(
+        "l",
+        spikes=8,
+        fired=2,
+        mismatches=4,
+        membrane_difference=2.0,
+        margins=tuple(margins.values()),
+        smallest_margin=0.25,
+        tolerance=1e-3,
+        needed=2.0 / 4.0,
+        fired_b=4,
+    )
+    assert found.first == Difference("l", 0, "spike", 0, 0, (0,), 1, 0, 0.25, 0.25, 0.5)
+    assert (found.spikes, found.mismatches, found.uncertified) == (8, 4, None)
+    other_first = compare(
+        made(membranes=membranes), made(membranes=theirs), TWO_BY_TWO, 1e-3, first_sample=3
+    )
+    assert other_first.first == Difference(
+        "l", 0, "membrane", 0, 4, (1,), 0.25, 2.25, 0.25, 2.25, 2.0
+    )
+    # 2 is half of the largest magnitude, 4.
+    assert compare(made(membranes=membranes), made(membranes=theirs), TWO_BY_TWO, 0.5).first is None
+
+
+def test_thresholds_and_membranes_that_are_not_known() -> None:
+    spikes = np.zeros((2, 2, 2), np.uint8)
+    spikes[1, 0, 1] = 1
+    unknown = Layout(("l",), {"l": np.full(2, np.nan)}, {})
+    found = compare(made(), made(spikes=spikes), unknown, 1e-3)
+    assert found.first == Difference("l", 0, "spike", 1, 0, (1,), 0, 1, 0.0, 0.0, None)
+    assert found.first.margin is None
+    assert (found.layers[0].margins, found.layers[0].smallest_margin) == (None, None)
+    bare = dataclasses.replace(made(spikes=spikes), membranes={})
+    found = compare(made(), bare, TWO_BY_TWO, 1e-3)
+    assert found.first == Difference("l", 0, "spike", 1, 0, (1,), 0, 1, 0.0, None, 2.0)
+    assert found.first.margin == 2.0
+    (layer,) = found.layers
+    assert (layer.membrane_difference, layer.needed, layer.smallest_margin) == (None, None, 0.5)
+
+
+def test_merging_by_hand() -> None:
+    one = Layer("l", 8, 1, 2, 0.25, 3, (1, 0, 7), 0.5, 1e-3, 0.125, 0.01, 4)
+    two = Layer("l", 16, 2, 5, 0.125, 4, (0, 6, 10), 0.25, 1e-3, 0.5, 0.02, 8)
+    first = Difference("l", 0, "spike", 1, 3, (0,), 0.0, 1.0)
+    later = dataclasses.replace(first, step=2, sample=1)
+    x = Comparison("a", "b", 2, (one,), 0.5, 1, later, unexplained=1, unrecorded=("m",))
+    y = Comparison("a", "b", 4, (two,), 0.25, 2, first, unexplained=2, unrecorded=("m",))
+    layer = Layer("l", 24, 3, 7, 0.25, 7, (1, 6, 17), 0.25, 1e-3, 0.5, 0.02, 12)
+    expected = Comparison("a", "b", 6, (layer,), 0.5, 3, first, unexplained=3, unrecorded=("m",))
+    assert merge(x, y) == merge(y, x) == expected
+    unknown = dataclasses.replace(
+        two, uncertified=None, margins=None, smallest_margin=None, needed=None, bound=None,
+        membrane_difference=None, fired_b=None,
+    )  # fmt: skip
+    found = merge(x, dataclasses.replace(y, layers=(unknown,), unexplained=None))
+    assert found.unexplained is None
+    assert found.layers == (Layer("l", 24, 3, 7, None, None, None, None, 1e-3, None, None, None),)
+    assert np.isnan(merge(x, dataclasses.replace(y, score_difference=np.nan)).score_difference)
+    assert np.isnan(merge(dataclasses.replace(x, score_difference=np.nan), y).score_difference)
+    missing = Comparison("a", "b", missing=("no",))
+    assert merge(x, missing) == merge(missing, x) == missing
+
+
+def test_shapes_of_other_sizes_stay() -> None:
+    a = made("a")
+    b = dataclasses.replace(
+        a, spikes={"l": np.zeros((2, 2, 3)), "m": np.zeros((2, 2, 2))}, membranes={}
+    )
+    other = Layout(("l", "m"), {"l": np.ones(3), "m": np.ones(2)}, {})
+    assert {n: x.shape for n, x in as_written(a, b, TWO_BY_TWO, other).spikes.items()} == {
+        "l": (2, 2, 3),
+        "m": (2, 2, 2),
+    }
+
+
+def test_graphs_of_the_same_law() -> None:
+    one = trace(random_network(steps=4))
+    assert same_law(one, one)
+    assert same_law(one, fold_two(one, "delay"))
+    assert same_law(fold_two(one, "leak"), fold_two(one, "delay"))
+    assert not same_law(one, trace(random_network(steps=5)))
+    assert not same_law(one, trace(random_network(steps=4, seed=1)))
+    assert not same_law(one, trace(random_network(steps=4, hidden=(8,))))
+    edges = [e for e in one.graph.edges if e != ("fc1", "lif1")]
+    fewer = nir.NIRGraph(one.graph.nodes, edges, metadata={}, type_check=False)
+    assert not same_law(one, one.with_graph(fewer))
+    (found,) = compare_parameters(one, one.with_graph(fewer))
+    assert found == ParameterDifference("lif1", "edges", "only on one side: fc1 -> lif1")
+
+
+def test_a_verdict_in_words() -> None:
+    layer = Layer("l", 4, 2, 0, 0.0)
+    verdict = Verdict((Comparison("a", "b", 1, (layer,)),), problems=("first", "second"))
+    lines = str(verdict).splitlines()
+    assert [line for line in lines if line.startswith("cannot")] == [
+        "cannot be compared: first",
+        "cannot be compared: second",
+    ]
+    assert repr(verdict).startswith("<INCOMPARABLE: 0 of 4 spikes differ; first; second")
