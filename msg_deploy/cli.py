@@ -694,7 +694,10 @@ def quantize(
     learning_rate: Annotated[float, typer.Option(help="Of the fine-tuning.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Of the fine-tuning.")] = 64,
     mask_prob: Annotated[float, typer.Option(help="MSG's p in the fine-tuning.")] = 0.5,
-    data: Annotated[str | None, typer.Option(help="Data set. [default: that of MODEL]")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set, or a .npz file of samples. [default: that of MODEL]"),
+    ] = None,
     data_dir: DataDir = None,
     broken: Broke = None,
     test_samples: Annotated[
@@ -1266,7 +1269,10 @@ def simulate(
     model: Annotated[Path, typer.Argument(help="Checkpoint (.pt) or graph (.nir).")],
     data: Annotated[
         str | None,
-        typer.Option(help="Data set whose held-out samples are run. [default: that of MODEL]"),
+        typer.Option(
+            help="Data set whose held-out samples are run, or a .npz file of samples. "
+            "[default: that of MODEL]"
+        ),
     ] = None,
     data_dir: DataDir = None,
     broken: Broke = None,

@@ -30,7 +30,7 @@ from msg_deploy.samples import Array, Joined, Samples
 from msg_deploy.sim.certificate import Certifier
 from msg_deploy.sim.fast import Fast
 from msg_deploy.sim.torch_core import TorchCore
-from msg_deploy.stimulus import batches, encoded, held_out, noise
+from msg_deploy.stimulus import batches, encoded, held_out, loaded, noise
 from msg_deploy.subjects import Model, open_model
 from msg_deploy.train import Epoch, TrainingOptions
 
@@ -131,8 +131,8 @@ def quantize(
         model: a .pt or .nir file, a SpikingNetwork, a ForeignNetwork or a Deployment.
         output: .pt or .nir file to write, if any.
         options: bits, scales and what must be exact.
-        data: name of a data set, samples (N, *shape), or None: the data set that the model was
-            trained on if it is known, else random samples alone.
+        data: name of a data set, a .npz file of samples, samples (N, *shape), or None: the data set
+            that the model was trained on if it is known, else random samples alone.
         samples: so many of its training samples, drawn at random, and as many random ones, are what
             scales are chosen on; 0: random ones alone.
         finetune: train with rounded weights before, which needs a data set; None: not.
@@ -156,7 +156,7 @@ def quantize(
         _check_target(target)
     if samples < 0:
         raise UsageError(f"samples must not be negative, not {samples}.")
-    subject = open_model(model, foreign)
+    subject, data = open_model(model, foreign), loaded(data)
     original = unfolded(subject.deployment)
     if original.integers is not None:
         raise UsageError(f"{subject.name}: is quantized already.")

@@ -64,8 +64,9 @@ def simulate(
 
     Args:
         model: a .pt or .nir file, a SpikingNetwork, a ForeignNetwork or a Deployment.
-        data: name of a data set (its held-out samples), samples (N, *shape), or None: the data set
-            that the model was trained on if it is known, else random samples.
+        data: name of a data set (its held-out samples), a .npz file of samples, samples
+            (N, *shape), or None: the data set that the model was trained on if it is known, else
+            random samples.
         samples: at most this many of the data, drawn at random from a data set.
         random: number of uniformly random samples within the input range, where there are no data.
         seed: of the random samples.

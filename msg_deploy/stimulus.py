@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from msg_deploy.data import Dataset, data_options, datasets, load_dataset
+from msg_deploy.data.npz import samples_npz
 from msg_deploy.deployment import Deployment, InputSpec, Metadata, Shape
 from msg_deploy.errors import UsageError
 from msg_deploy.networks import encode
@@ -47,6 +49,17 @@ def held_out(
     return load_dataset(data, resolved, model.timing.steps)
 
 
+def loaded(data: str | FloatArray | None) -> str | FloatArray | None:
+    """The samples of a .npz file; anything else as it is.
+
+    Raises:
+        FileError: the file cannot be read, or holds no samples.
+    """
+    if isinstance(data, str) and data.endswith(".npz"):
+        return np.asarray(samples_npz(Path(data))[:])
+    return data
+
+
 def samples_of(
     model: Deployment | Metadata,
     data: str | FloatArray | None,
@@ -59,8 +72,8 @@ def samples_of(
 
     Args:
         model: what it was trained on is the default.
-        data: name of a data set (its held-out samples), samples, or None: the data set that the
-            model was trained on if it is known, else random samples.
+        data: name of a data set (its held-out samples), a .npz file of samples, samples, or None:
+            the data set that the model was trained on if it is known, else random samples.
         samples: at most this many of the data.
         random: number of random samples, where there are no data.
         seed: of the random samples.
@@ -73,8 +86,7 @@ def samples_of(
     if samples is not None and samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}.")
     trained = model.provenance.data
-    if data is None and trained in datasets():
-        data = trained
+    data = trained if data is None and trained in datasets() else loaded(data)
     if isinstance(data, str):
         split = held_out(model, data, samples, options).test
         return split.samples, split.labels

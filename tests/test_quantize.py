@@ -360,6 +360,14 @@ def test_samples_become_whole_numbers() -> None:
     assert encode(torch.tensor([[[-1, -0.3, 0.26, 2]]]), spec, 1).tolist() == [[[-2, -1, 1, 2]]]
 
 
+def test_samples_of_a_file(tmp_path: Path) -> None:
+    network, path = random_network(), tmp_path / "samples.npz"
+    np.savez(path, samples=samples(9))
+    found, given = (quantize(network, data=data, samples=5) for data in (str(path), samples(9)))
+    first, second = (q.deployment.graph.nodes["fc1"].weight for q in (found, given))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_levels_need_a_range() -> None:
     with pytest.raises(ValueError, match="levels need a range"):
         InputSpec((1,), low=1.0, high=1.0, levels=3)

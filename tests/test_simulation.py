@@ -10,7 +10,7 @@ import pytest
 
 from msg_deploy import api
 from msg_deploy.data import load_dataset
-from msg_deploy.errors import UsageError
+from msg_deploy.errors import FileError, UsageError
 from msg_deploy.networks import SpikingNetwork
 from msg_deploy.simulation import simulate
 from msg_deploy.train import evaluate
@@ -42,6 +42,15 @@ def test_given_samples_and_random_ones() -> None:
     assert given.labels is None
     assert given.accuracy is None
     assert len(simulate(network, random=7).scores) == 7
+
+
+def test_samples_of_a_file(tmp_path: Path) -> None:
+    network, path = random_network(), tmp_path / "samples.npz"
+    np.savez(path, samples=samples(5))
+    found = simulate(network, str(path), samples=3)
+    np.testing.assert_array_equal(found.scores, simulate(network, samples(5), samples=3).scores)
+    with pytest.raises(FileError, match="there is no such file"):
+        simulate(network, str(tmp_path / "none.npz"))
 
 
 def test_frames() -> None:

@@ -228,6 +228,8 @@ def _array(path: Path, arrays: Mapping[str, Array], name: str) -> Array:
 @contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, Array]]:
     """The arrays of a file, mapped when asked for. Objects, which could run code, are refused."""
+    if not path.is_file():
+        raise FileError(path, "there is no such file; name a .npz file.")
     try:
         archive = zipfile.ZipFile(path)
     except BROKEN as error:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from msg_deploy.data.npz import samples_npz
 from msg_deploy.deployment import Deployment
 from msg_deploy.exporters.chips.target import OnChip, Target
 from msg_deploy.exporters.nir import ForeignTiming
@@ -91,15 +89,15 @@ def prepare(
     target = target_by_name(job.target)
     subject = open_model(model, job.foreign)
     original = unfolded(subject.deployment)
-    options, data = job.options or {}, _loaded(job.data)
-    samples, labels = samples_of(original, data, job.samples, job.random, job.seed, options)
+    options = job.options or {}
+    samples, labels = samples_of(original, job.data, job.samples, job.random, job.seed, options)
     whole = original
     if original.integers is None:
         whole = quantize(
             original,
             None,
             target.quantize,
-            data,
+            job.data,
             job.calibration,
             seed=job.seed,
             test_samples=1,
@@ -115,10 +113,3 @@ def prepare(
         samples,
         labels,
     )
-
-
-def _loaded(data: str | FloatArray | None) -> str | FloatArray | None:
-    """The samples of a .npz file; anything else as it is."""
-    if isinstance(data, str) and data.endswith(".npz"):
-        return np.asarray(samples_npz(Path(data))[:])
-    return data
