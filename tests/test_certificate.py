@@ -15,10 +15,8 @@ from hypothesis import given, settings
 from msg_deploy.api import check
 from msg_deploy.deployment import Deployment, InputSpec, Timing
 from msg_deploy.errors import GraphError
-from msg_deploy.grid import dyadic_each
 from msg_deploy.primitives import registry
 from msg_deploy.sim.certificate import Certificate, certify
-from msg_deploy.sim.certificate.kernels import finest
 from msg_deploy.sim.certificate.neurons import FOLLOWERS
 from msg_deploy.sim.certificate.rules import RULES
 from msg_deploy.sim.fast import Fast
@@ -439,18 +437,6 @@ def test_memory_changes_nothing(deployment: Deployment) -> None:
     for name, bounds in whole.bounds.items():
         np.testing.assert_allclose(parts.bounds[name], bounds, rtol=1e-5)
         assert np.mean(parts.certified[name] == whole.certified[name]) > 0.99
-
-
-def test_the_finest_step_of_a_row() -> None:
-    random = np.random.default_rng(0)
-    rows = random.normal(size=(200, 7)) * 2.0 ** random.integers(-1060, 1000, (200, 1))
-    rows[::3] = random.normal(size=rows[::3].shape).astype(np.float32)
-    rows[::4] = np.round(random.normal(0, 1e3, rows[::4].shape))
-    rows[::5, :3] = 0
-    rows[7], rows[8] = 0, 5e-324
-    found = np.empty(len(rows))
-    finest(rows.size, rows.view(np.int64), found)
-    np.testing.assert_array_equal(found, dyadic_each(rows).min(axis=1))
 
 
 def test_more_roundings_than_can_be_bounded() -> None:

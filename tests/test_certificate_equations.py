@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 
 from msg_deploy.deployment import Deployment, InputSpec, Shape, Timing
+from msg_deploy.errors import GraphError
 from msg_deploy.graph import Incoming, Plan
+from msg_deploy.grid import dyadic_each
 from msg_deploy.options import Precision
 from msg_deploy.sim.certificate import Certificate, Certifier, certify
 from msg_deploy.sim.certificate.arithmetic import ARITHMETIC
-from msg_deploy.sim.certificate.neurons import FOLLOWERS, _alike
+from msg_deploy.sim.certificate.kernels import finest
+from msg_deploy.sim.certificate.neurons import FOLLOWERS, _alike, _currents, _law
 from msg_deploy.sim.certificate.propagation import Given, Propagation, Sums, joined
 from msg_deploy.sim.certificate.rules import RULES, Deviation, Place
 from msg_deploy.sim.fast.stateful import Emitted
@@ -113,6 +116,15 @@ def test_matrices(biased: bool, beside: int) -> None:
     assert found.open is None
     assert found.error is not None
     assert found.error.dtype == found.reach.dtype == found.terms.dtype == torch.float32
+
+
+def test_sums_of_positive_terms_are_their_own_largest_partial_sum() -> None:
+    weight, x = np.abs(weights(2, 300)), torch.ones(1, 1, 300)
+    y, found = follow(nir.Linear(weight), place((300,)), x, deviation(x))
+    sums = weight.sum(axis=1) * upward(300)
+    larger = (np.abs(y[0, 0]) * (1 + 2.0**-20) + sums) / 2
+    expected = gamma(301) * (larger + gamma(311) * sums) + gamma(10) * sums
+    close(found.error, expected[None, None], rtol=4e-7)
 
 
 def test_inputs_with_an_error_count_the_whole_fan_in() -> None:
@@ -262,6 +274,11 @@ def test_scales() -> None:
     d = deviation(x, error, open=opened)
     _, found = follow(nir.Scale(scale), place((2,)), x, d)
     close(found.error, np.abs(scale) * opened.numpy() * (1 + gamma(4)) + gamma(4) * values + least)
+    assert found.error is not None
+    assert found.error.dtype == found.reach.dtype == torch.float32
+    _, found = follow(nir.Scale(scale), place((2,)), x, deviation(x, opened * 1e6))
+    wide = np.abs(scale) * opened.double().numpy() * 1e6 * (1 + gamma(4)) + gamma(4) * values
+    close(found.error, wide, rtol=2e-7)
 
 
 def test_scales_by_powers_of_two() -> None:
@@ -278,6 +295,15 @@ def test_scales_by_powers_of_two() -> None:
     reach = each(2.0**13 * (1 + 2.0**-10))
     _, found = follow(nir.Scale(scale), place((2,)), x, deviation(x, reach=reach))
     assert found.error is not None
+
+
+def test_the_largest_number_that_is_certified() -> None:
+    x = torch.full((1, 1, 1), 2.0**120)
+    d = deviation(x, reach=torch.full((1, 1), 2.0**124))
+    for scale, finite in ((2.0**5, True), (2.0**5 + 1, False)):
+        _, found = follow(nir.Scale(np.full(1, scale)), place((1,)), x, d)
+        assert found.going_on is not None
+        assert bool(found.going_on.isfinite().all()) == finite
 
 
 @pytest.mark.parametrize("mean", [True, False])
@@ -298,6 +324,8 @@ def test_pools(mean: bool) -> None:
     close(found.step, [[2.0**-9 / divisor]])
     close(found.reach, [[3 * 4 / divisor]], rtol=2e-6)
     close(found.terms, [[8]])
+    assert found.open is not None
+    assert found.open.dtype == torch.float32
     _, found = follow(node, place((1, 4, 4), beside=3), x, deviation(x))
     assert found.error is None
     close(found.open, own[None, None, None])
@@ -476,6 +504,70 @@ def test_current_based_neurons(spiking: bool, precision: Precision) -> None:
     found, decisions = advanced(node, place((1,), precision), membranes)
     bound = decisions.bound if spiking else found.error
     close(bound[:, 0, 0], bounds)
+
+
+@pytest.mark.parametrize("kind", ["lif", "cuba"])
+def test_inputs_that_stay_the_same_are_given_once(kind: str) -> None:
+    """One row of values and errors for all steps; and the same in two pieces."""
+    one, where = np.ones(1), place((1,))
+    node: nir.NIRNode = nir.LIF(3e-3 * one, 0.7 * one, 0 * one, 0.9 * one, 0 * one)
+    if kind == "cuba":
+        node = nir.CubaLIF(2e-3 * one, 3e-3 * one, one, 0 * one, 0.9 * one, 0 * one, 0.7 * one)
+    follower: Any = FOLLOWERS[type(node)](node, where)
+    x, error = torch.full((1, 2, 1), 1.3).double(), torch.full((1, 2, 1), 1e-5)
+    d = deviation(x, error)
+    membranes = torch.linspace(0.1, 0.8, 4).double()[:, None, None].expand(4, 2, 1)
+
+    def bounds(x: Tensor, d: Deviation, *pieces: slice) -> Tensor:
+        state, found = follower.start(2), []
+        for s in pieces:
+            part = membranes[s].contiguous()
+            cut = x[s] if len(x) > 1 else x
+            result = follower.advance(cut, d.part(s), Emitted(part, part), len(part), state)
+            found.append(result[1].bound)
+        return torch.cat(found)
+
+    once = bounds(x, d, slice(0, 4))
+    every = Deviation(error.expand(4, 2, 1), *(v.expand(4, 2) for v in (d.step, d.reach, d.terms)))
+    assert torch.equal(bounds(x.expand(4, 2, 1).contiguous(), every, slice(0, 4)), once)
+    assert torch.equal(bounds(x, d, slice(0, 3), slice(3, 4)), once)
+    assert (once[1:] != once[:-1]).all()
+
+
+def test_currents_by_hand() -> None:
+    """Three neurons, two samples: exact currents, their steps, and the magnitudes behind them."""
+    one, where = np.ones(3), place((3,))
+    decay, w_in = np.array([0.5, 1.0, 0.5]), np.array([2.0, -3.0, 0.5])
+    law = _law(where, 1e-3 / decay, w_in, 0 * one)
+    x = np.array([[[1.0, 2.0, 0.0], [0.5, 0.0, 1.0]], [[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]])
+    d = deviation(torch.from_numpy(x), terms=torch.full((2, 2), 5.0))
+    nothing = np.empty((0, 2, 3), np.float32)
+
+    def rest() -> tuple[Array, ...]:
+        """0, without an error, on any grid."""
+        return np.zeros((2, 3)), np.zeros((2, 3)), np.full((2, 3), np.inf)
+
+    signed, empty = np.stack([decay, w_in]), (nothing, nothing)
+    currents, found = _currents(where, law, signed, x, empty, d, 2, rest())
+    expected = [[[1, -6, 0], [0.5, 0, 0.25]], [[0.5, -3, 0.25], [1.25, -3, 0.375]]]
+    np.testing.assert_array_equal(currents, expected)
+    # All of what decays is off the grid in the end, so no step is told.
+    close(found.step, np.zeros((2, 2)))
+    close(found.terms, np.full((2, 2), 6.0))
+    assert found.error is not None
+    assert found.error.dtype == found.reach.dtype == torch.float32
+    # The largest gain is 3, of magnitudes of 3; no current is larger.
+    close(found.reach, np.full((2, 2), 9 * (1 + 2.0**-20)), rtol=1e-7)
+    d = replace(d, reach=torch.full((2, 2), 0.25))
+    _, found = _currents(where, law, signed, x, empty, d, 2, rest())
+    close(found.reach, np.array([[6, 0.75], [3, 3]]) * (1 + 2.0**-20), rtol=1e-7)
+    # Without decay a current is a multiple of w_in times the step of what arrives.
+    for gains, step in (([0.5, 4.0, 2.0], 0.5), ([2.0, 4.0, 2.0], 1.0)):
+        law = _law(where, 1e-3 * one, np.array(gains), 0 * one)
+        signed = np.stack([one, np.array(gains)])
+        _, found = _currents(where, law, signed, x, empty, d, 2, rest())
+        close(found.step, np.full((2, 2), step * 2.0**-9))
+        assert found.error is None
 
 
 def grid_state(
@@ -956,6 +1048,34 @@ def test_shares() -> None:
     assert (found.decisions, found.uncertified, found.share) == (4, 1, 0.75)
     assert found.spikes["n"].tolist() == [False, True, False, True]
     assert Certificate("float32", {}, {}, {}).share == 1.0
+
+
+def test_integers_that_are_exact() -> None:
+    """Up to 2^24 (2^53) steps, down to the smallest normal number."""
+    for precision, bits, smallest in (("float32", 24, 2.0**-126), ("float64", 53, 2.0**-1022)):
+        arithmetic = ARITHMETIC[precision]
+        steps = [smallest, smallest / 2, 1.0, 0.0]
+        expected = [smallest * 2.0**bits, -1.0, 2.0**bits, -1.0]
+        assert [arithmetic.exactly(step) for step in steps] == expected
+        assert arithmetic.exactly(torch.tensor(steps, dtype=torch.float64)).tolist() == expected
+
+
+def test_nodes_without_a_rule_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(RULES, nir.Scale)
+    with pytest.raises(GraphError, match=r"^node 's': Scale cannot be certified"):
+        certify(graph_of("input s, s output", s=SCALE), np.zeros((3, 1, 1)))
+
+
+def test_the_finest_step_of_a_row() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(200, 7)) * 2.0 ** random.integers(-1060, 1000, (200, 1))
+    rows[::3] = random.normal(size=rows[::3].shape).astype(np.float32)
+    rows[::4] = np.round(random.normal(0, 1e3, rows[::4].shape))
+    rows[::5, :3] = 0
+    rows[7], rows[8] = 0, 5e-324
+    found = np.empty(len(rows))
+    finest(rows.size, rows.view(np.int64), found)
+    np.testing.assert_array_equal(found, dyadic_each(rows).min(axis=1))
 
 
 def test_certifiers_say_their_precision() -> None:

@@ -118,10 +118,10 @@ class Propagation(Watcher):
         if name in self.known.inputs:
             given = self._entering(emitted.output)
         else:
-            incoming = self._arriving(name, first, steps, arriving)
+            incoming = self._arriving(name, first, steps)
             given = self._through(name, first, steps, arriving, incoming, emitted)
         magnitudes = emitted.output.abs().to(torch.float32) if name in self.meeting else None
-        before = self.given.get(name, []) if name in self.cyclic and first > 0 else []
+        before = self.given[name] if name in self.cyclic and first > 0 else []
         self.given[name] = [*before, Given(first, given, magnitudes)]
         for source in self.last.get(name, ()):
             del self.given[source]
@@ -162,7 +162,7 @@ class Propagation(Watcher):
             self.found.bounds[name][place] = decisions.bound.numpy()
         return given
 
-    def _arriving(self, name: str, first: int, steps: int, x: Tensor) -> Deviation:
+    def _arriving(self, name: str, first: int, steps: int) -> Deviation:
         """The deviation of the sum of what arrives; an edge back never leads into a node alone."""
         edges = [e for e in self.known.incoming[name] if not (e.previous and first == 0)]
         given = [self._given(e, first, steps) for e in edges]
@@ -202,7 +202,7 @@ class Propagation(Watcher):
     def _given(self, edge: Incoming, first: int, steps: int) -> Given:
         """What an edge carries at some steps."""
         found = self.given[edge.source]
-        if edge.previous or (len(found) > 1 and steps == 1 and found[-1].first == first):
+        if edge.previous:
             return found[-1]
         if len(found) > 1:
             return joined([g for g in found if first <= g.first < first + steps])
@@ -239,6 +239,8 @@ class Given(NamedTuple):
 
 def joined(steps: list[Given]) -> Given:
     """Several single steps as one."""
+    if len(steps) == 1:
+        return steps[0]
     found = [g.deviation for g in steps]
     error, opened = _together([d.error for d in found]), None
     if any(d.open is not None for d in found):
