@@ -1034,8 +1034,8 @@ def equivalence_check(
         for path in filter(None, (html, junit)):
             print(f"wrote {path}")
     if save_failure and verdict.diagnosis and verdict.diagnosis.reduced:
-        given = {"--dt": dt, "--steps": steps, "--reset": reset, "--left-with": left_simulator}
-        given |= {"--with": simulators, "--map": mapping}
+        given: dict[str, Any] = {"--dt": dt, "--steps": steps, "--reset": reset}
+        given |= {"--left-with": left_simulator, "--with": simulators, "--map": mapping}
         _save_failure(save_failure, verdict, [str(a), str(b)], given, as_json)
     raise typer.Exit(_exit_code(verdict, accept_ties))
 
