@@ -60,61 +60,6 @@ def test_membranes_that_differ_beyond_rounding() -> None:
     assert nan is not None
 
 
-@st.composite
-def comparisons(draw: Any) -> Comparison:
-    count = st.integers(0, 5)
-    first = st.builds(
-        Difference,
-        node=st.just("n"),
-        rank=count,
-        quantity=st.sampled_from(["spike", "membrane"]),
-        step=count,
-        sample=st.integers(0, 10**6),
-        neuron=st.just((0,)),
-        a=st.just(0.0),
-        b=st.just(1.0),
-    )
-    margins = st.one_of(st.none(), st.tuples(count, count, count))
-    layer = Layer(
-        "n",
-        draw(count),
-        draw(count),
-        draw(count),
-        draw(st.floats(0, 1)),
-        fired_b=draw(count),
-        margins=draw(margins),
-        smallest_margin=draw(st.one_of(st.none(), st.floats(0, 1))),
-        tolerance=1e-4,
-        needed=draw(st.one_of(st.none(), st.floats(0, 1))),
-        bound=draw(st.one_of(st.none(), st.floats(0, 1))),
-    )
-    return Comparison(
-        "a",
-        "b",
-        draw(count),
-        (layer,),
-        draw(st.floats(0, 1)),
-        draw(count),
-        draw(st.one_of(st.none(), first)),
-    )
-
-
-@given(comparisons(), comparisons(), comparisons())
-def test_merging_is_associative(x: Comparison, y: Comparison, z: Comparison) -> None:
-    assert merge(merge(x, y), z) == merge(x, merge(y, z))
-
-
-@given(comparisons(), comparisons())
-def test_counts_are_merged_in_any_order(x: Comparison, y: Comparison) -> None:
-    assert merge(x, y).layers == merge(y, x).layers
-    (p,), (q,), (both,) = x.layers, y.layers, merge(x, y).layers
-    assert both.fired_b == p.fired_b + q.fired_b
-    if p.margins and q.margins:
-        assert both.margins == tuple(np.add(p.margins, q.margins))
-    else:
-        assert both.margins is None
-
-
 def test_margins_are_counted_by_decades() -> None:
     known = layout(trace(random_network(hidden=(3,), steps=2)))  # thresholds 0.5
     spikes = np.zeros((2, 1, 3), np.uint8)
@@ -409,3 +354,58 @@ def test_a_verdict_in_words() -> None:
         "cannot be compared: second",
     ]
     assert repr(verdict).startswith("<INCOMPARABLE: 0 of 4 spikes differ; first; second")
+
+
+@st.composite
+def comparisons(draw: Any) -> Comparison:
+    count = st.integers(0, 5)
+    first = st.builds(
+        Difference,
+        node=st.just("n"),
+        rank=count,
+        quantity=st.sampled_from(["spike", "membrane"]),
+        step=count,
+        sample=st.integers(0, 10**6),
+        neuron=st.just((0,)),
+        a=st.just(0.0),
+        b=st.just(1.0),
+    )
+    margins = st.one_of(st.none(), st.tuples(count, count, count))
+    layer = Layer(
+        "n",
+        draw(count),
+        draw(count),
+        draw(count),
+        draw(st.floats(0, 1)),
+        fired_b=draw(count),
+        margins=draw(margins),
+        smallest_margin=draw(st.one_of(st.none(), st.floats(0, 1))),
+        tolerance=1e-4,
+        needed=draw(st.one_of(st.none(), st.floats(0, 1))),
+        bound=draw(st.one_of(st.none(), st.floats(0, 1))),
+    )
+    return Comparison(
+        "a",
+        "b",
+        draw(count),
+        (layer,),
+        draw(st.floats(0, 1)),
+        draw(count),
+        draw(st.one_of(st.none(), first)),
+    )
+
+
+@given(comparisons(), comparisons(), comparisons())
+def test_merging_is_associative(x: Comparison, y: Comparison, z: Comparison) -> None:
+    assert merge(merge(x, y), z) == merge(x, merge(y, z))
+
+
+@given(comparisons(), comparisons())
+def test_counts_are_merged_in_any_order(x: Comparison, y: Comparison) -> None:
+    assert merge(x, y).layers == merge(y, x).layers
+    (p,), (q,), (both,) = x.layers, y.layers, merge(x, y).layers
+    assert both.fired_b == p.fired_b + q.fired_b
+    if p.margins and q.margins:
+        assert both.margins == tuple(np.add(p.margins, q.margins))
+    else:
+        assert both.margins is None
