@@ -184,7 +184,7 @@ def _layer(
     membranes = _membranes(a, b, node)
     difference = _largest(*membranes) if membranes else None
     certified = rounding.joint.certificate.certified[node] if rounding else None
-    bound = float(np.max(rounding.certificate.bounds[node], initial=0.0)) if rounding else None
+    bound = float(np.max(rounding.certificate.bounds[node])) if rounding else None
     margins = _margins_of(a, b, node, threshold, rounding)
     smallest = math.inf
     if margins is not None:
@@ -214,13 +214,13 @@ def _margins_of(
     membranes = a.membranes.get(node, b.membranes.get(node))
     if membranes is None:
         return np.abs(rounding.certificate.margins[node]) if rounding else None
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(over="ignore"):
         return np.asarray(np.abs(membranes - threshold))
 
 
 def _histogram(margins: FloatArray, threshold: npt.NDArray[Any]) -> tuple[int, ...]:
     """As in `Layer.margins`; NaN counts as the largest."""
-    scale = float(np.abs(threshold).max(initial=0.0)) or 1.0
+    scale = float(np.abs(threshold).max()) or 1.0
     within, left = [], margins
     for edge in reversed((0.0, *MARGIN_EDGES)):
         inside = left <= edge * scale

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import nir
@@ -11,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msg_deploy.deployment import Deployment, InputSpec, Readout, Timing
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
+from msg_deploy.parts import PARTS_KEY
 from msg_deploy.sim.certificate import Certificate
-from msg_deploy.sim.compare import Layout, as_written, compare, layout
+from msg_deploy.sim.compare import Layout, as_written, compare, folded_away, layout
 from msg_deploy.sim.explanation import Past, Rounding
 from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
 from msg_deploy.sim.simulator import Trace
@@ -27,8 +32,9 @@ from msg_deploy.sim.verdict import (
     ParameterDifference,
     Verdict,
     merge,
+    merge_all,
 )
-from tests.helpers import random_network
+from tests.helpers import lif, random_network
 
 
 def make_trace(spikes: np.ndarray, membranes: np.ndarray) -> Trace:
@@ -72,6 +78,7 @@ def test_margins_are_counted_by_decades() -> None:
     counted = {i: n for i, n in enumerate(layer.margins) if n}
     # 0; up to 1e-12; 0.2, up to 1; 2, up to 10; 199 and what is no number.
     assert counted == {0: 1, 1: 1, 13: 1, 14: 1, 15: 2}
+    assert layer.smallest_margin == 0
 
 
 def test_a_flipped_class_of_equal_scores_is_told() -> None:
@@ -354,6 +361,217 @@ def test_a_verdict_in_words() -> None:
         "cannot be compared: second",
     ]
     assert repr(verdict).startswith("<INCOMPARABLE: 0 of 4 spikes differ; first; second")
+
+
+def of_layers(*nodes: nir.NIRNode, fold: Any = None, names: Sequence[str] = ()) -> Deployment:
+    """input -> nodes -> output, one neuron each; TWO's readout, if it is folded somehow."""
+    one = np.array([1])
+    called = list(names) or [f"n{i}" for i in range(len(nodes))]
+    known = {"input": nir.Input({"input": one}), **dict(zip(called, nodes, strict=True))}
+    known["output"] = nir.Output({"output": one})
+    graph = nir.NIRGraph(known, list(itertools.pairwise(known)), metadata={}, type_check=False)
+    readout = fold and Readout((1.0, 1.0), called[-1], fold)
+    return Deployment(graph, Timing(1e-3, 2), InputSpec((1,), "frames"), readout)
+
+
+def differences(a: Deployment, b: Deployment) -> list[tuple[str, str, str]]:
+    return [(p.node, p.field, p.detail) for p in compare_parameters(a, b)]
+
+
+def scaled(weight: float) -> nir.Linear:
+    return nir.Linear(np.full((1, 1), weight))
+
+
+def test_layouts() -> None:
+    threshold = nir.Threshold(np.full(1, 0.7))
+    deployment = of_layers(scaled(1), lif(), scaled(2), threshold, scaled(3))
+    found = layout(deployment)
+    assert found.order == ("input", "n0", "n1", "n2", "n3", "n4", "output")
+    assert {n: t.tolist() for n, t in found.thresholds.items()} == {"n1": [0.5], "n3": [0.7]}
+    assert found.sources == {"output": slice(None)}
+    two = layout(of_layers(scaled(1), lif(), scaled(2), fold="delay"))
+    assert two.sources == {"n2": slice(None)}
+
+
+def test_layouts_of_fused_layers() -> None:
+    """Each is what it was; where in the fused layer says the graph's metadata."""
+    three = np.array([3])
+    nodes = {
+        "input": nir.Input({"input": three}),
+        "both": nir.IF(np.ones(3), np.array([1.0, 2.0, 3.0]), np.zeros(3)),
+        "output": nir.Output({"output": three}),
+    }
+    parts = json.dumps({"both": {"a": [0, 1], "b": [1, 3]}})
+    graph = nir.NIRGraph(
+        nodes, list(itertools.pairwise(nodes)), metadata={PARTS_KEY: parts}, type_check=False
+    )
+    found = layout(Deployment(graph, Timing(1e-3, 2), InputSpec((3,), "frames")))
+    assert found.order == ("input", "a", "b", "output")
+    assert {n: t.tolist() for n, t in found.thresholds.items()} == {"a": [1.0], "b": [2.0, 3.0]}
+
+
+def test_what_a_folding_explains() -> None:
+    """Its error times the largest sum of the magnitudes of a class's currents."""
+    currents = np.array([[[1.0, -4.0]], [[2.0, 0.5]]])
+    assert folded_away(0.5, currents) == 0.5 * 4.5
+    assert folded_away(0.5, currents * 0.01) == 0.5 * 0.045
+    assert folded_away(0.5, np.empty((2, 0, 2))) == 0
+
+
+def with_certificate(bounds: float | np.ndarray, margins: float = 0.25) -> Rounding:
+    each = (2, 2, 2)
+    certificate = Certificate(
+        "float32",
+        {"l": np.zeros(each, bool)},
+        {"l": np.full(each, -margins, np.float32)},
+        {"l": np.broadcast_to(np.asarray(bounds, np.float32), each)},
+    )
+    return Rounding(certificate, {"l": Past(frozenset(), frozenset())})
+
+
+def test_what_a_certificate_tells_of_a_layer() -> None:
+    bounds = np.full((2, 2, 2), 0.25)
+    bounds[0, 1, 0] = 0.5
+    (layer,) = compare(made(), made(), TWO_BY_TWO, 0.0, rounding=with_certificate(bounds)).layers
+    assert (layer.bound, layer.uncertified) == (0.5, 8)
+    infinite = with_certificate(np.inf)
+    assert compare(made(), made(), TWO_BY_TWO, 0.0, rounding=infinite).layers[0].bound is None
+    assert compare(made(), made(), TWO_BY_TWO, 0.0).layers[0].bound is None
+
+
+def test_whose_membranes_the_margins_are_of() -> None:
+    """The left side's, else the right side's, else those of exact arithmetic, else none."""
+    bare = dataclasses.replace(made(), membranes={})
+    other = made(membranes=np.full((2, 2, 2), 0.375))
+    rounding = with_certificate(0.0)
+
+    def smallest(a: Trace, b: Trace, rounding: Rounding | None = None) -> float | None:
+        return compare(a, b, TWO_BY_TWO, 9.0, rounding=rounding).layers[0].smallest_margin
+
+    assert smallest(made(), other) == 0.5
+    assert smallest(bare, other) == 0.125
+    assert smallest(bare, other, rounding) == 0.125
+    assert smallest(bare, bare, rounding) == 0.25
+    assert smallest(bare, bare) is None
+
+
+def test_needed_tolerances_are_shares_of_the_left_sides_largest_membrane() -> None:
+    a, b = made(membranes=np.full((2, 2, 2), 2.0)), made(membranes=np.full((2, 2, 2), 8.0))
+    assert compare(a, b, TWO_BY_TWO, 0.0).layers[0].needed == 3.0
+    assert compare(b, a, TWO_BY_TWO, 0.0).layers[0].needed == 0.75
+
+
+def test_extreme_membranes() -> None:
+    """No warning where they overflow; where all thresholds are 0, margins are in units of 1."""
+    low = Layout(("l",), {"l": np.full(2, -1e308)}, {})
+    huge = made(membranes=np.full((2, 2, 2), 1.7e308))
+    (layer,) = compare(huge, huge, low, 0.0).layers
+    assert layer.margins is not None
+    assert (layer.margins[MARGIN_EDGES.index(10.0) + 1], layer.smallest_margin) == (8, None)
+    zero = Layout(("l",), {"l": np.zeros(2)}, {})
+    (layer,) = compare(*[made(membranes=np.full((2, 2, 2), 1.5))] * 2, zero, 0.0).layers
+    assert layer.margins is not None
+    assert layer.margins[MARGIN_EDGES.index(10.0) + 1] == 8
+
+
+def test_units_of_thresholds_that_are_0() -> None:
+    """0/0 and x/0 say nothing; such membranes stay as they are."""
+    known = Layout(("l",), {"l": np.array([0.0, 2.0])}, {})
+    other = Layout(("l",), {"l": np.array([0.0, 0.0])}, {})
+    b = made(membranes=np.full((2, 2, 2), 3.0))
+    assert (as_written(made(), b, known, other).membranes["l"] == 3.0).all()
+
+
+def test_differing_fields_by_hand() -> None:
+    a = of_layers(scaled(1.0), lif(), scaled(2.0))
+    b = of_layers(scaled(1.5), lif(tau=3e-3), scaled(2.0))
+    expected = [
+        ("n0", "weight", "1 of 1 entries differ, first at [0, 0]: 1.0 against 1.5"),
+        ("n1", "tau", "1 of 1 entries differ, first at [0]: 0.002 against 0.003"),
+    ]
+    assert differences(a, b) == expected
+    assert not same_law(a, b)
+    kernel = np.ones((1, 1, 1, 1))
+    grouped = [nir.Conv2d((2, 2), kernel, 1, 0, 1, groups, np.zeros(1)) for groups in (1, 2)]
+    assert differences(*(of_layers(node) for node in grouped)) == [
+        ("n0", "groups", "1 of 1 entries differ, first: 1 against 2")
+    ]
+    shapes = [nir.Linear(np.ones((1, n))) for n in (1, 2)]
+    assert differences(*(of_layers(node) for node in shapes)) == [
+        ("n0", "weight", "shape (1, 1) against (1, 2)")
+    ]
+
+
+def test_what_is_no_parameter() -> None:
+    """Types and what is noted beside a node; nodes of other types are told by their spikes."""
+    noted = scaled(1.0)
+    noted.metadata = {"of": "somebody"}
+    assert differences(of_layers(scaled(1.0)), of_layers(noted)) == []
+    assert same_law(of_layers(scaled(1.0)), of_layers(noted))
+    other = nir.Affine(np.ones((1, 1)), np.zeros(1))
+    assert differences(of_layers(scaled(1.0), lif()), of_layers(other, lif(tau=9.0)))[0][0] == "n1"
+    assert len(differences(of_layers(scaled(1.0), lif()), of_layers(other, lif(tau=9.0)))) == 1
+    assert not same_law(of_layers(scaled(1.0)), of_layers(other))
+
+
+def test_what_a_dialect_rewrites_is_no_difference() -> None:
+    a, b = of_layers(scaled(1.0)), of_layers(scaled(2.0))
+    b = dataclasses.replace(b, provenance=dataclasses.replace(b.provenance, dialect="sinabs"))
+    assert differences(a, b) == []
+    later = dataclasses.replace(b, timing=Timing(1e-3, 3))
+    assert differences(a, later) == [("timing", "steps", "2 against 3")]
+
+
+def test_nodes_of_a_folding_are_left_to_the_scores() -> None:
+    """Those called so that lead to no spikes, where TWO is folded in."""
+
+    def of(weight: float, after: float, fold: Any) -> Deployment:
+        names = ("readout.fc", "readout.lif", "fc", "readout.scale")
+        nodes = scaled(weight), lif(), scaled(1.0), scaled(after)
+        return of_layers(*nodes, fold=fold, names=names)
+
+    assert differences(of(1.0, 1.0, "delay"), of(1.0, 2.0, "delay")) == []
+    assert same_law(of(1.0, 1.0, "delay"), of(1.0, 2.0, "delay"))
+    for fold, names in (
+        ("delay", ["readout.fc"]),
+        ("host", ["readout.fc", "readout.scale"]),
+        (None, ["readout.fc", "readout.scale"]),
+    ):
+        assert [d[0] for d in differences(of(1.0, 1.0, fold), of(2.0, 2.0, fold))] == names
+    # One side's folding is enough to leave a node out of the edges, not out of the parameters.
+    assert [d[0] for d in differences(of(1.0, 1.0, "delay"), of(1.0, 2.0, "host"))] == [
+        "readout.scale"
+    ]
+
+
+def test_edges_by_hand() -> None:
+    a = of_layers(scaled(1.0), lif(), scaled(2.0))
+    edges = [("input", "n0"), ("n0", "n1"), ("n1", "output"), ("n0", "n2"), ("n2", "n1")]
+    b = a.with_graph(nir.NIRGraph(a.graph.nodes, edges, metadata={}, type_check=False))
+    assert differences(a, b) == [
+        ("n2", "edges", "only on one side: n0 -> n2, n1 -> n2, n2 -> n1"),
+    ]
+
+
+def test_the_order_of_differences() -> None:
+    """By layer; there spikes, then by step, then by sample."""
+
+    def at(rank: int, quantity: Any, step: int, sample: int) -> Comparison:
+        return Comparison("a", "b", first=Difference("n", rank, quantity, step, sample, (), 0, 1))
+
+    ordered = [
+        at(0, "spike", 5, 0), at(0, "spike", 6, 0), at(0, "membrane", 1, 4), at(0, "current", 2, 1),
+        at(0, "current", 2, 2), at(1, "spike", 0, 0),
+    ]  # fmt: skip
+    for i in range(len(ordered)):
+        found = merge_all(ordered[: i - 1 : -1] if i else ordered[::-1])
+        assert found.first == ordered[i].first
+
+
+def test_shares_of_one_decision() -> None:
+    layer = Layer("l", 1, 0, 0, 0.0, uncertified=1)
+    assert Verdict((Comparison("a", "b", 1, (layer,)),)).certified_share == 0.0
+    assert Verdict((Comparison("a", "b", 1, (dataclasses.replace(layer, spikes=0),)),)).spikes == 0
 
 
 @st.composite
