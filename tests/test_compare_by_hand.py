@@ -186,7 +186,9 @@ def test_the_other_dialects_layers_are_read_in_shapes_and_units_of_the_left_side
 
 def test_why_nothing_can_be_compared() -> None:
     a, b = made("a"), made("b", layer="k")
-    assert compare(a, b, TWO_BY_TWO, 0.0).missing == (
+    found = compare(a, b, TWO_BY_TWO, 0.0)
+    assert (found.a, found.b, found.kind) == ("a", "b", Kind.INCOMPARABLE)
+    assert found.missing == (
         "spiking layer 'l' is only on the side of a",
         "spiking layer 'k' is only on the side of b",
         "perhaps --map l=k",
@@ -572,6 +574,151 @@ def test_shares_of_one_decision() -> None:
     layer = Layer("l", 1, 0, 0, 0.0, uncertified=1)
     assert Verdict((Comparison("a", "b", 1, (layer,)),)).certified_share == 0.0
     assert Verdict((Comparison("a", "b", 1, (dataclasses.replace(layer, spikes=0),)),)).spikes == 0
+
+
+def two_layers(first: Sequence[int], second: Sequence[int], **changed: Any) -> Trace:
+    """One step, two samples, one neuron in each of two layers; membranes are 0."""
+
+    def shaped(values: Sequence[float], dtype: Any = float) -> np.ndarray:
+        return np.array(values, dtype).reshape(1, 2, 1)
+
+    spikes = {"l": shaped(first, np.uint8), "m": shaped(second, np.uint8)}
+    known = {"membranes": {"l": (0, 0), "m": (0, 0)}, "scores": ((0, 0), (0, 0))} | changed
+    membranes = {name: shaped(values) for name, values in known["membranes"].items()}
+    currents = np.array([[[0.5, 0.25], [0.5, 0.25]]])
+    scores = np.array(known["scores"], float)
+    return Trace("x", spikes, membranes, currents, currents, scores)
+
+
+def unexplained(a: Trace, b: Trace, certified: Sequence[Sequence[bool]] = (), **more: Any) -> Any:
+    """Samples; exact arithmetic decides as `two_layers((1, 0), (0, 0))`, l comes before m."""
+    each = np.array(certified or ((False, True), (False, True))).reshape(2, 1, 2, 1)
+    margins = {"l": np.array([1.0, -1.0]), "m": np.array([-1.0, -1.0])}
+    certificate = Certificate(
+        "float32",
+        {"l": each[0], "m": each[1]},
+        {name: margin.reshape(1, 2, 1).astype(np.float32) for name, margin in margins.items()},
+        {name: np.full((1, 2, 1), 0.25, np.float32) for name in "lm"},
+    )
+    pasts = {"l": Past(frozenset(), frozenset()), "m": Past(frozenset("l"), frozenset("l"))}
+    known = Layout(("l", "m"), {"l": np.ones(1), "m": np.ones(1)}, {})
+    tolerance = more.pop("tolerance", 0.0)
+    rounding = Rounding(certificate, pasts)
+    return compare(a, b, known, tolerance, rounding=rounding, **more).unexplained
+
+
+def test_samples_that_rounding_explains() -> None:
+    """Sample 0 is a tie in l, so that m may follow; sample 1 agrees."""
+    a, b = two_layers((1, 0), (0, 0)), two_layers((0, 0), (1, 0))
+    assert unexplained(a, b) == 0
+    assert unexplained(a, a) == 0
+    # The tie would be none if the decision in l were certified.
+    assert unexplained(a, b, ((True, True), (False, True))) == 1
+    # m alone differs, and is certified; sample 1 does so in l.
+    assert unexplained(a, two_layers((1, 0), (1, 0)), ((False, True), (True, True))) == 1
+    assert unexplained(a, two_layers((0, 1), (0, 0))) == 1
+
+
+def test_membranes_beyond_the_bounds_of_both_sides() -> None:
+    """Twice 0.25, where all spikes of the sample agree."""
+    a = two_layers((1, 0), (0, 0))
+    for difference, count in ((0.5, 0), (0.625, 1), (0.875, 1)):
+        for layer in "lm":
+            apart = {"l": (0, 0), "m": (0, 0), layer: (0, difference)}
+            b = two_layers((0, 0), (0, 0), membranes=apart)
+            assert unexplained(a, b) == count
+            # In sample 0 everything follows from the tie.
+            b = two_layers((0, 0), (0, 0), membranes={name: v[::-1] for name, v in apart.items()})
+            assert unexplained(a, b) == 0
+    same = two_layers((1, 0), (0, 0), membranes={"l": (0, 0.5), "m": (0, 0)})
+    known = Layout(("l", "m"), {"l": np.ones(1), "m": np.ones(1)}, {})
+    assert compare(a, same, known, 0.5).first is None
+    assert compare(a, same, known, 0.4).first is not None
+    assert unexplained(a, same) == 0
+
+
+def test_what_is_unexplained_stays_so() -> None:
+    """Also where the sample's membranes, scores or decisions differ, or those of another."""
+    a = two_layers((1, 0), (0, 0), scores=((1, 0), (1, 0)))
+    apart = {"l": (0, 2), "m": (0, 2)}
+    wrong = two_layers((1, 1), (0, 0), membranes=apart, scores=((1, 0), (0, 1)))
+    assert unexplained(a, wrong) == 1
+    assert unexplained(a, wrong, fold_error=1e-3) == 1
+    flipped = two_layers((1, 1), (0, 0), scores=((0, 1), (1, 0)))
+    assert unexplained(a, flipped, tolerance=1.0) == 1
+    assert unexplained(a, flipped, tolerance=1.0, fold_error=1e-3) == 2
+    # The tie of sample 0 explains its class, too.
+    tied = two_layers((0, 0), (0, 0), scores=((0, 1), (1, 0)))
+    assert unexplained(a, tied, fold_error=1e-3) == 0
+
+
+def test_scores_that_differ_where_spikes_agree() -> None:
+    """Not by rounding, nor by what the foldings state: their error times 0.5."""
+    a, tie = two_layers((1, 0), (0, 0), scores=((1, 0), (1, 0))), ((1, 0), (1.125, 0))
+    b = two_layers((0, 0), (0, 0), scores=tie)
+    assert unexplained(a, b) == 1
+    assert unexplained(a, b, tolerance=0.125) == 0
+    assert unexplained(a, b, fold_error=0.25) == 0
+    assert unexplained(a, b, fold_error=0.125) == 1
+    # Classes of equal scores flip by rounding; only a folding that flips them is at fault.
+    a = two_layers((1, 0), (0, 0), scores=((1, 0), (1, 1.0625)))
+    b = two_layers((0, 0), (0, 0), scores=((1, 0), (1, 0.9375)))
+    assert unexplained(a, b, tolerance=0.125) == 0
+    assert unexplained(a, b, tolerance=0.125, fold_error=0.25) == 1
+    # A side without scores has nothing to differ in.
+    silent = dataclasses.replace(b, scores=np.zeros((2, 0)))
+    assert unexplained(a, silent) == unexplained(silent, a) == 0
+
+
+def test_currents_that_differ_where_spikes_agree() -> None:
+    a, b = two_layers((1, 0), (0, 0)), two_layers((0, 0), (0, 0))
+    other = b.currents.copy()
+    other[0, 1, 1] += 0.125
+    b = dataclasses.replace(b, currents=other)
+    assert unexplained(a, b) == 1
+    assert unexplained(a, b, tolerance=0.125) == 0
+    fewer = dataclasses.replace(b, currents=np.zeros((1, 2, 1)))
+    assert unexplained(a, fewer) == 0
+
+
+def test_recordings_that_lack_a_layer() -> None:
+    """What both have is compared; what follows from the rest could not be told."""
+    a = two_layers((1, 0), (0, 0))
+    part = dataclasses.replace(a, spikes={"m": a.spikes["m"]}, membranes={}, partial=True)
+    known = Layout(("l", "m"), {"l": np.ones(1), "m": np.ones(1)}, {})
+    rounding = Rounding(Certificate("float32", {}, {}, {}), {})
+    for x, y in ((a, part), (part, a)):
+        found = compare(x, y, known, 0.0, rounding=rounding)
+        assert [layer.node for layer in found.layers] == ["m"]
+        assert (found.unrecorded, found.missing, found.unexplained) == (("l",), (), None)
+    silent = dataclasses.replace(part, scores=np.zeros((2, 0)))
+    assert compare(a, silent, known, 0.0).unrecorded == ("l", "readout")
+    bare = dataclasses.replace(a, membranes={}, spikes={**a.spikes, "m": 1 - a.spikes["m"]})
+    assert compare(bare, a, known, 0.0).first == Difference(
+        "m", 1, "spike", 0, 0, (0,), 1.0, 0.0, None, 0.0, 1.0
+    )
+
+
+def test_membranes_across_dialects_may_differ_by_a_moved_threshold() -> None:
+    a, b = made(membranes=np.ones((2, 2, 2))), made(membranes=np.full((2, 2, 2), 1 + 1e-6))
+    assert compare(a, b, TWO_BY_TWO, 1e-10).first is not None
+    assert compare(a, b, TWO_BY_TWO, 1e-10, other=TWO_BY_TWO).first is None
+    far = made(membranes=np.full((2, 2, 2), 1 + 1e-4))
+    assert compare(a, far, TWO_BY_TWO, 1e-10, other=TWO_BY_TWO).first is not None
+    assert compare(a, far, TWO_BY_TWO, 1e-3, other=TWO_BY_TWO).first is None
+
+
+def test_infinite_membranes() -> None:
+    """Equal to themselves, without a warning, and apart from everything else."""
+    infinite = np.full((2, 2, 2), np.inf)
+    a = made(membranes=infinite)
+    (layer,) = compare(a, a, TWO_BY_TWO, 0.0).layers
+    assert layer.membrane_difference == 0
+    assert compare(a, a, TWO_BY_TWO, 0.0).first is None
+    assert compare(a, made(), TWO_BY_TWO, 0.0).first is not None
+    huge, low = (made(membranes=np.full((2, 2, 2), v)) for v in (1.7e308, -1.7e308))
+    found = compare(huge, low, TWO_BY_TWO, 0.0)
+    assert (found.layers[0].membrane_difference, found.first is None) == (np.inf, False)
 
 
 @st.composite
