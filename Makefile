@@ -58,8 +58,7 @@ mutants: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/mutants .
 	cp -r tests build/mutants/
 	cp tests/mutmut.toml build/mutants/pyproject.toml
-	cd build/mutants && $(abspath $(BIN))/python tests/undecorated.py \
-		msg_deploy/sim/certificate/*.py $(patsubst %,msg_deploy/%.py,exporters/fold sim/compare sim/parameters sim/verdict)
+	cd build/mutants && $(abspath $(BIN))/python tests/undecorated.py pyproject.toml
 	cd build/mutants && OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(abspath $(BIN))/python -m mutmut run $(MUTANTS)
 
 # The oldest versions that pyproject.toml accepts, in an environment of their own. Warnings of theirs are no errors;

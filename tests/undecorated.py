@@ -1,15 +1,17 @@
 """For `make mutants`: mutmut leaves decorated functions alone, so decorate them behind.
 
-    python tests/undecorated.py FILE ...
+    python tests/undecorated.py pyproject.toml
 
-rewrites files in place: `@rule(nir.Scale) def f` becomes `def f` and `f = rule(nir.Scale)(f)`, also
-in classes. A kernel is run by Python: numba would not see mutants, which are chosen at each call.
+rewrites the files that are mutated in place: `@rule(nir.Scale) def f` becomes `def f` and
+`f = rule(nir.Scale)(f)`, also in classes. A kernel is run by Python: numba would not see mutants,
+which are chosen at each call.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 NOT_CALLED = ("dataclass", "staticmethod", "classmethod")
@@ -48,6 +50,7 @@ def _applied(node: ast.FunctionDef, decorator: ast.expr, indent: str) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        path = Path(name)
-        path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    settings = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["tool"]["mutmut"]
+    for pattern in settings["only_mutate"]:
+        for path in Path().glob(pattern):
+            path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
