@@ -97,7 +97,7 @@ def compare(
     unrecorded = tuple(sorted(a.spikes.keys() ^ b.spikes.keys()))
     if rounding:
         # What follows from a layer that is not recorded could not be told from what does not.
-        rounding = None if unrecorded else rounding.fitting(a.spikes)
+        rounding = None if unrecorded or not a.spikes else rounding.fitting(a.spikes)
     differences: list[Difference] = []
     layers = []
     near = max(tolerance, REWRITTEN) if other else tolerance
@@ -181,8 +181,10 @@ def _layer(
     rounding: Rounding | None,
     tolerance: float,
 ) -> Layer:
-    membranes = _membranes(a, b, node)
-    difference = _largest(*membranes) if membranes else None
+    membranes, difference, needed = _membranes(a, b, node), None, None
+    if membranes:
+        difference = _largest(*membranes)
+        needed = difference / _scale(membranes[0])
     certified = rounding.joint.certificate.certified[node] if rounding else None
     bound = float(np.max(rounding.certificate.bounds[node])) if rounding else None
     margins = _margins_of(a, b, node, threshold, rounding)
@@ -200,7 +202,7 @@ def _layer(
         margins=None if margins is None else _histogram(margins, threshold),
         smallest_margin=smallest if math.isfinite(smallest) else None,
         tolerance=tolerance,
-        needed=difference / _scale(membranes[0]) if membranes and difference is not None else None,
+        needed=needed,
         bound=bound if bound is not None and math.isfinite(bound) else None,
     )
 
@@ -281,7 +283,7 @@ def _spiking(
     rank: int,
     threshold: npt.NDArray[Any],
     tolerance: float,
-    explained: float | FloatArray = 0.0,
+    explained: float | FloatArray,
 ) -> list[Difference]:
     unequal = np.argwhere(a.spikes[node] != b.spikes[node])
     membranes = _membranes(a, b, node)
@@ -399,4 +401,4 @@ def _scale(values: FloatArray) -> float:
 
 def _largest(a: FloatArray, b: FloatArray) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.max(np.where(a == b, 0.0, np.abs(a - b)), initial=0.0))
+        return float(np.max(np.where(a == b, 0.0, np.abs(a - b))))

@@ -125,11 +125,11 @@ class Rounding:
         """Samples in which an engine decides otherwise where rounding is no reason, (B,).
 
         Args:
-            spikes: of an engine, per layer (T, B, *shape).
+            spikes: of an engine, per layer (T, B, *shape), of one layer or more.
         """
         expected = self.certificate.spikes
         differing = {name: _flat(spikes[name] != expected[name]) for name in spikes}
-        found: Booleans = np.zeros(_batch(spikes), np.bool_)
+        found: Booleans = np.zeros(next(iter(spikes.values())).shape[1], np.bool_)
         if not any(where.any() for where in differing.values()):
             return found
         first = {name: _first(np.any(where, axis=2)) for name, where in differing.items()}
@@ -149,10 +149,6 @@ class Rounding:
         later = [first[n] + 1 for n in past.ever if n in first]
         result: Steps = np.min([np.full(batch, steps), *now, *later], axis=0)
         return result
-
-
-def _batch(spikes: Mapping[str, npt.NDArray[Any]]) -> int:
-    return next(iter(spikes.values())).shape[1] if spikes else 0
 
 
 def _flat(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

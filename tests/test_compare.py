@@ -20,7 +20,7 @@ from msg_deploy.exporters.trace import trace
 from msg_deploy.sim.verdict import (
     Kind,
 )
-from tests.helpers import lif, random_network, samples
+from tests.helpers import chain, lif, random_network, samples
 
 
 @pytest.fixture(params=["delay", "host"])
@@ -145,6 +145,16 @@ def test_a_removed_edge_is_found(trained_file: Path, tmp_path: Path) -> None:
     verdict = api.check(deployment, changed)
     assert verdict.kind is Kind.DIVERGENT
     assert [(p.node, p.field) for p in verdict.parameters] == [("flatten", "edges")]
+
+
+def test_networks_without_a_threshold_can_differ() -> None:
+    def of(weight: float) -> Deployment:
+        state = nir.LI(*np.full((3, 2), [[2e-3], [1.0], [0.0]]))
+        layer = nir.Linear(np.full((2, 3), weight))
+        return chain(layer, state, inputs=(3,), outputs=(2,), dt=1e-3, steps=4)
+
+    assert api.check(of(1.0), of(1.0), random=8).kind is Kind.IDENTICAL
+    assert api.check(of(1.0), of(1.5), random=8).kind is Kind.DIVERGENT
 
 
 def test_two_graphs_and_two_checkpoints(trained_file: Path, exported: Path) -> None:

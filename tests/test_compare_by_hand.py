@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from msg_deploy.deployment import Deployment, InputSpec, Readout, Timing
 from msg_deploy.exporters.fold import fold_two
 from msg_deploy.exporters.trace import trace
+from msg_deploy.graph import Incoming, Plan
 from msg_deploy.parts import PARTS_KEY
 from msg_deploy.sim.certificate import Certificate
 from msg_deploy.sim.compare import Layout, as_written, compare, folded_away, layout
-from msg_deploy.sim.explanation import Past, Rounding
+from msg_deploy.sim.explanation import Past, Rounding, _ancestors, rounding
 from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
 from msg_deploy.sim.simulator import Trace
 from msg_deploy.sim.verdict import (
@@ -193,6 +194,12 @@ def test_why_nothing_can_be_compared() -> None:
         "spiking layer 'k' is only on the side of b",
         "perhaps --map l=k",
     )
+    # A recording may lack layers, but these are called otherwise.
+    partial = dataclasses.replace(b, partial=True)
+    assert compare(a, partial, TWO_BY_TWO, 0.0).missing == found.missing
+    more = {"k": b.spikes["k"], "j": np.zeros((2, 2, 3))}
+    suggestion = compare(a, dataclasses.replace(b, spikes=more), TWO_BY_TWO, 0.0).missing[-1]
+    assert suggestion == "perhaps --map l=k"
     wide = made("b", spikes=np.zeros((2, 2, 3)), membranes=np.zeros((2, 2, 3)))
     assert compare(a, wide, TWO_BY_TWO, 0.0).missing == (
         "layer 'l' has shape (2, 2, 2) against (2, 2, 3)",
@@ -546,6 +553,24 @@ def test_nodes_of_a_folding_are_left_to_the_scores() -> None:
     ]
 
 
+def test_all_that_leads_to_spikes_is_compared() -> None:
+    """Two branches, each with weights that are called as those of a folding."""
+    one = np.array([1])
+
+    def of(first: float, second: float) -> Deployment:
+        nodes = {
+            "input": nir.Input({"input": one}), "readout.a": scaled(first), "lif1": lif(),
+            "readout.b": scaled(second), "lif2": lif(), "output": nir.Output({"output": one}),
+        }  # fmt: skip
+        edges = [("input", "readout.a"), ("readout.a", "lif1"), ("lif1", "output")]
+        edges += [("input", "readout.b"), ("readout.b", "lif2"), ("lif2", "output")]
+        graph = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
+        readout = Readout((1.0, 1.0), "output", "delay")
+        return Deployment(graph, Timing(1e-3, 2), InputSpec((1,), "frames"), readout)
+
+    assert [d[0] for d in differences(of(1, 1), of(2, 3))] == ["readout.a", "readout.b"]
+
+
 def test_edges_by_hand() -> None:
     a = of_layers(scaled(1.0), lif(), scaled(2.0))
     edges = [("input", "n0"), ("n0", "n1"), ("n1", "output"), ("n0", "n2"), ("n2", "n1")]
@@ -591,7 +616,14 @@ def two_layers(first: Sequence[int], second: Sequence[int], **changed: Any) -> T
 
 
 def unexplained(a: Trace, b: Trace, certified: Sequence[Sequence[bool]] = (), **more: Any) -> Any:
-    """Samples; exact arithmetic decides as `two_layers((1, 0), (0, 0))`, l comes before m."""
+    """How many samples."""
+    return certified_comparison(a, b, certified, **more).unexplained
+
+
+def certified_comparison(
+    a: Trace, b: Trace, certified: Sequence[Sequence[bool]] = (), **more: Any
+) -> Comparison:
+    """Exact arithmetic decides as `two_layers((1, 0), (0, 0))`, l comes before m."""
     each = np.array(certified or ((False, True), (False, True))).reshape(2, 1, 2, 1)
     margins = {"l": np.array([1.0, -1.0]), "m": np.array([-1.0, -1.0])}
     certificate = Certificate(
@@ -604,7 +636,7 @@ def unexplained(a: Trace, b: Trace, certified: Sequence[Sequence[bool]] = (), **
     known = Layout(("l", "m"), {"l": np.ones(1), "m": np.ones(1)}, {})
     tolerance = more.pop("tolerance", 0.0)
     rounding = Rounding(certificate, pasts)
-    return compare(a, b, known, tolerance, rounding=rounding, **more).unexplained
+    return compare(a, b, known, tolerance, rounding=rounding, **more)
 
 
 def test_samples_that_rounding_explains() -> None:
@@ -635,6 +667,13 @@ def test_membranes_beyond_the_bounds_of_both_sides() -> None:
     assert compare(a, same, known, 0.5).first is None
     assert compare(a, same, known, 0.4).first is not None
     assert unexplained(a, same) == 0
+    assert certified_comparison(a, same).first is None
+    for difference in (0.625, 0.875):
+        b = two_layers((1, 0), (0, 0), membranes={"l": (0, difference), "m": (0, 0)})
+        assert certified_comparison(a, b).first is not None
+    # However large the membranes are.
+    a, b = (two_layers((n, 0), (0, 0), membranes={"l": (0, 4 + n), "m": (0, 0)}) for n in (1, 0))
+    assert unexplained(a, b) == 1
 
 
 def test_what_is_unexplained_stays_so() -> None:
@@ -660,6 +699,14 @@ def test_scores_that_differ_where_spikes_agree() -> None:
     assert unexplained(a, b, tolerance=0.125) == 0
     assert unexplained(a, b, fold_error=0.25) == 0
     assert unexplained(a, b, fold_error=0.125) == 1
+    # The currents of either side will do.
+    for x, y in ((a, b), (b, a)):
+        for fold_error, apart in ((0.25, False), (0.125, True)):
+            x = dataclasses.replace(x, currents=np.zeros((0, 2, 0)), partial=True)
+            alike = dataclasses.replace(y, spikes=x.spikes)
+            found = certified_comparison(x, alike, fold_error=fold_error)
+            assert (found.first is not None) == apart
+            assert (found.a, found.b) == ("x", "x")
     # Classes of equal scores flip by rounding; only a folding that flips them is at fault.
     a = two_layers((1, 0), (0, 0), scores=((1, 0), (1, 1.0625)))
     b = two_layers((0, 0), (0, 0), scores=((1, 0), (1, 0.9375)))
@@ -668,6 +715,9 @@ def test_scores_that_differ_where_spikes_agree() -> None:
     # A side without scores has nothing to differ in.
     silent = dataclasses.replace(b, scores=np.zeros((2, 0)))
     assert unexplained(a, silent) == unexplained(silent, a) == 0
+    found = certified_comparison(a, silent)
+    assert (found.scored, found.score_difference, found.flips) == (False, 0.0, 0)
+    assert certified_comparison(a, b).scored
 
 
 def test_currents_that_differ_where_spikes_agree() -> None:
@@ -681,6 +731,121 @@ def test_currents_that_differ_where_spikes_agree() -> None:
     assert unexplained(a, fewer) == 0
 
 
+def rounding_of(
+    certified: Any, margins: Any, shape: Sequence[int] = (1, 2, 2), names: Sequence[str] = "l"
+) -> Rounding:
+    """One certificate, for one step, two samples and two neurons."""
+    arrays = np.array(certified).reshape(shape), np.array(margins, np.float32).reshape(shape)
+    certificate = Certificate(
+        "float32", *(dict.fromkeys(names, x) for x in (*arrays, np.zeros(shape, np.float32)))
+    )
+    return Rounding(certificate, {n: Past(frozenset(), frozenset()) for n in names})
+
+
+def test_two_graphs_each_with_a_certificate() -> None:
+    """Each side is held against its own graph, the right one against both where both know."""
+    yes, spiking, silent = [True] * 4, [1.0] * 4, [-1.0] * 4
+    ones, zeros = ({"l": np.full((1, 2, 2), n, np.uint8)} for n in (1, 0))
+    mine = rounding_of(yes, spiking)
+
+    def unexplained_of(a: Any, b: Any, certified: Any, margins: Any) -> list[bool]:
+        theirs = rounding_of(certified, margins)
+        return dataclasses.replace(mine, theirs=theirs).between(a, b).tolist()
+
+    assert unexplained_of(ones, ones, yes, spiking) == [False, False]
+    assert unexplained_of(zeros, ones, yes, spiking) == [True, True]
+    # Their graph says otherwise than ours: each side is true to its own, and they differ.
+    assert unexplained_of(ones, zeros, yes, silent) == [True, True]
+    # Where theirs does not know, nothing is held against them.
+    assert unexplained_of(ones, zeros, [False] * 4, silent) == [False, False]
+    half = [True, True, False, False]
+    assert unexplained_of(ones, zeros, half, silent) == [True, False]
+    # Against their own graph they are wrong, whatever ours says.
+    unsure = dataclasses.replace(rounding_of([False] * 4, spiking), theirs=rounding_of(yes, silent))
+    assert unsure.between(ones, ones).tolist() == [True, True]
+    assert unsure.between(ones, zeros).tolist() == [False, False]
+
+
+def test_certificates_that_fit_what_was_recorded() -> None:
+    """The right side's layers may be flat; each layer must be known, in its shape, to both."""
+    image = {"l": np.zeros((1, 2, 2, 1), np.uint8)}
+    mine = rounding_of([True] * 4, [-1.0] * 4, (1, 2, 2, 1))
+    flat = rounding_of([True, False, True, True], [-1.0] * 4)
+    found = dataclasses.replace(mine, theirs=flat).fitting(image)
+    assert found is not None
+    assert found.theirs is not None
+    for name in ("certified", "margins", "bounds"):
+        assert getattr(found.theirs.certificate, name)["l"].shape == (1, 2, 2, 1)
+    assert found.theirs.certificate.certified["l"].ravel().tolist() == [True, False, True, True]
+    assert found.joint.certificate.certified["l"].ravel().tolist() == [True, False, True, True]
+    assert mine.fitting(image) == mine
+    assert mine.fitting({**image, "m": image["l"]}) is None
+    assert flat.fitting(image) is None
+    wide = rounding_of([True] * 6, [-1.0] * 6, (1, 2, 3))
+    assert dataclasses.replace(mine, theirs=wide).fitting(image) is None
+    others = rounding_of([True] * 4, [-1.0] * 4, (1, 2, 2, 1), names="m")
+    assert dataclasses.replace(mine, theirs=others).fitting(image) is None
+    both = rounding_of([True] * 4, [-1.0] * 4, (1, 2, 2, 1), names="lm")
+    assert dataclasses.replace(mine, theirs=both).fitting(image) is not None
+
+
+def test_nothing_spikes() -> None:
+    """There are no decisions that a certificate could be about."""
+    silent = dataclasses.replace(made(), spikes={}, membranes={})
+    rounding = Rounding(Certificate("float32", {}, {}, {}), {})
+    found = compare(silent, silent, Layout(("out",), {}, {}), 0.0, rounding=rounding)
+    assert (found.unexplained, found.layers, found.kind) == (None, (), Kind.IDENTICAL)
+    moved = dataclasses.replace(silent, scores=np.ones((2, 2)))
+    found = compare(silent, moved, Layout((), {}, {}), 0.0, rounding=rounding)
+    assert (found.unexplained, found.kind) == (None, Kind.DIVERGENT)
+
+
+def test_certificates_of_fused_layers() -> None:
+    """Cut along the neurons, and called as before; what leads to one leads to its parts."""
+    three = np.array([3])
+    nodes = {
+        "input": nir.Input({"input": three}),
+        "both": nir.IF(*np.ones((3, 3))),
+        "last": nir.IF(*np.ones((3, 3))),
+        "output": nir.Output({"output": three}),
+    }
+    parts = json.dumps({"both": {"a": [0, 1], "b": [1, 3]}})
+    graph = nir.NIRGraph(
+        nodes, list(itertools.pairwise(nodes)), metadata={PARTS_KEY: parts}, type_check=False
+    )
+    values = np.arange(12).reshape(2, 2, 3)
+    each = {"both": values, "last": values}
+    found = rounding(
+        Deployment(graph, Timing(1e-3, 2), InputSpec((3,), "frames")),
+        Certificate("float32", *(dict(each) for _ in range(3))),
+    )
+    for arrays in (
+        found.certificate.certified,
+        found.certificate.margins,
+        found.certificate.bounds,
+    ):
+        assert {n: x.tolist() for n, x in arrays.items()} == {
+            "a": values[..., :1].tolist(), "b": values[..., 1:].tolist(), "last": values.tolist(),
+        }  # fmt: skip
+    assert found.pasts == {
+        "a": Past(frozenset(), frozenset()),
+        "b": Past(frozenset(), frozenset()),
+        "last": Past(frozenset("ab"), frozenset("ab")),
+    }
+
+
+def test_what_leads_back_step_by_step() -> None:
+    """Three edges back in a row: what is behind them all leads to the first node, too."""
+    incoming = {
+        "i": (), "a": (Incoming("i", False), Incoming("b", True)),
+        "b": (Incoming("i", False), Incoming("c", True)),
+        "c": (Incoming("i", False), Incoming("d", True)), "d": (Incoming("i", False),),
+    }  # fmt: skip
+    known = Plan(tuple(incoming), incoming, {}, {}, ("i",), ())
+    assert _ancestors(known, cycles=True)["a"] == set("ibcd")
+    assert _ancestors(known, cycles=False)["a"] == {"i"}
+
+
 def test_recordings_that_lack_a_layer() -> None:
     """What both have is compared; what follows from the rest could not be told."""
     a = two_layers((1, 0), (0, 0))
@@ -688,6 +853,7 @@ def test_recordings_that_lack_a_layer() -> None:
     known = Layout(("l", "m"), {"l": np.ones(1), "m": np.ones(1)}, {})
     rounding = Rounding(Certificate("float32", {}, {}, {}), {})
     for x, y in ((a, part), (part, a)):
+        assert unexplained(x, y) is None
         found = compare(x, y, known, 0.0, rounding=rounding)
         assert [layer.node for layer in found.layers] == ["m"]
         assert (found.unrecorded, found.missing, found.unexplained) == (("l",), (), None)
