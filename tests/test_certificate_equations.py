@@ -28,6 +28,7 @@ from msg_deploy.sim.certificate.kernels import finest
 from msg_deploy.sim.certificate.neurons import FOLLOWERS, _alike, _currents, _law
 from msg_deploy.sim.certificate.propagation import Given, Propagation, Sums, joined
 from msg_deploy.sim.certificate.rules import RULES, Deviation, Place
+from msg_deploy.sim.fast.kernels import BLOCK
 from msg_deploy.sim.fast.stateful import Emitted
 from msg_deploy.sim.torch_layers import LAYERS, Context
 from tests.helpers import chain
@@ -653,6 +654,106 @@ def test_sums_that_go_on_with_a_state_off_the_grid() -> None:
     )
 
 
+def test_the_last_integers_that_are_exact() -> None:
+    """2^24 steps of the grid, and not one more; the smallest normal number, and no smaller one."""
+    assert grid_state(neuron(), [2.0**24], [2.0**23]).tolist() == [0]
+    assert grid_state(neuron(), [2.0**24 + 2], [2.0**23]).tolist() > [0]
+    for step, exact in ((2.0**-125, True), (2.0**-126, False)):
+        (bound,) = grid_state(neuron(), [step], [0.5 * step], step=step)
+        assert (bound == 0) == exact
+
+
+@pytest.mark.parametrize(
+    ("changed", "largest"),
+    [
+        # v + rate (v + |v_leak| + |r| x), where v is v_leak before the first step.
+        ({"v_leak": 2.0**20}, 2.0**24 - 2 * (2.0**20 + 2.0**19 + 2.0**19)),
+        ({"v_leak": -(2.0**20)}, 2.0**24 - 2 * (2.0**20 + 2.0**19 + 2.0**19)),
+        ({"r": -2.0}, 2.0**24),
+    ],
+)
+def test_all_that_is_added_up_has_to_fit(changed: dict[str, float], largest: float) -> None:
+    node = neuron(**changed)
+    assert grid_state(node, [largest], [0.0], step=1.0).tolist() == [0]
+    assert grid_state(node, [largest + 4], [0.0], step=1.0).tolist() > [0]
+
+
+def test_a_leak_makes_the_grid_finer_after_each_reset() -> None:
+    """v_leak = 2^-20: from 8 on, half of a step of that takes more than 24 bits."""
+    node = neuron(v_leak=2.0**-20, v_threshold=1.0)
+    bounds = grid_state(node, [1.0, 4.0, 16.0], [1.5, 2.0, 8.0])
+    assert (bounds == 0).tolist() == [True, True, False]
+
+
+def test_each_step_has_its_own_grid_and_its_own_terms() -> None:
+    x = torch.tensor([1.0, 1.0], dtype=torch.float64)[:, None, None]
+    follower = FOLLOWERS[nir.LIF](neuron(), place((1,)))
+    membranes = torch.tensor([0.5, 0.75], dtype=torch.float64)[:, None, None]
+    for steps, exact in (((1.0, 2.0**-40), [True, False]), ((2.0**-40, 1.0), [False, False])):
+        d = Deviation(None, each(*steps).double(), each(1, 1), each(1, 1))
+        _, found = follower.advance(x, d, Emitted(membranes, membranes), 2, follower.start(1))
+        assert found is not None
+        assert (found.bound[:, 0, 0] == 0).tolist() == exact
+    follower = FOLLOWERS[nir.LIF](neuron(r=3.0), place((1,)))
+    for reach, terms in ((each(1, 1), each(1, 9)), (each(1, 2.0**126), each(1, 1))):
+        d = Deviation(None, each(1, 1).double(), reach, terms)
+        same = Deviation(None, each(1, 1).double(), each(1, 1), each(1, 1))
+        bounds = []
+        for given in (d, same):
+            emitted = Emitted(membranes, membranes)
+            _, found = follower.advance(x, given, emitted, 2, follower.start(1))
+            assert found is not None
+            bounds.append(found.bound[:, 0, 0])
+        assert (bounds[0] > bounds[1]).tolist() == [False, True]
+
+
+def test_nothing_arrives_at_a_neuron() -> None:
+    """What may be flushed to zero: the state's way, and a threshold of 0."""
+    (bound,) = grid_state(neuron(r=3.0, v_threshold=0.0), [0.0], [0.0], step=0.0)
+    expected = (LEAST * (1 + 1.5) + LEAST) * INFLATION["float32"]
+    np.testing.assert_allclose(bound, expected, rtol=1e-6)
+
+
+def test_a_membrane_at_its_threshold_does_not_spike() -> None:
+    """Strictly above: its error goes on, and is not that of a reset."""
+    state, node = State(None, 1.5, 0.0, "float32"), nir.IF(*np.array([[1.5], [0.75], [0.0]]))
+    bounds = []
+    for x in (0.5, 0.25):
+        state.move(x, 0.0, 1.0)
+        bounds.append(state.decide(0.75, 0.0, subtract=False))
+    found = grid_state(node, [0.5, 0.25], [0.75, 1.125])
+    np.testing.assert_allclose(found, bounds, rtol=1e-6)
+
+
+def test_decisions_within_their_bounds_are_not_certified() -> None:
+    node = neuron(r=3.0, v_threshold=1.5)
+    follower = FOLLOWERS[nir.LIF](node, place((1,)))
+    for exact, certified in ((False, [False, True]), (True, [True, True])):
+        kept = neuron(v_threshold=1.5) if exact else node
+        follower = FOLLOWERS[nir.LIF](kept, place((1,)))
+        x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)[..., None]
+        membranes = torch.tensor([[1.5, 1.51]], dtype=torch.float64)[..., None]
+        ones = torch.ones(1, 2)
+        d = Deviation(None, ones.double(), ones * 2, ones)
+        emitted = Emitted(membranes, membranes)
+        _, found = follower.advance(x, d, emitted, 1, follower.start(2))
+        assert found is not None
+        assert found.certified[0, :, 0].tolist() == certified
+    x = np.full((3, 1, 1), 0.1, np.float32)
+    deployment = graph_of("input if, if output", **{"if": neurons()})
+    assert certify(deployment, x).certified["if"].all()
+
+
+def test_more_neurons_than_a_block() -> None:
+    """All alike, so that all bounds are."""
+    count = 2 * BLOCK + 1
+    node = nir.LIF(*np.full((5, count), [[3e-3], [0.7], [0.0], [0.9], [0.0]]))
+    deployment = chain(node, inputs=(count,), outputs=(count,), dt=1e-3, steps=3)
+    bounds = certify(deployment, np.full((3, 1, count), 1.3, np.float32)).bounds["n0"]
+    assert (bounds == bounds[:, :, :1]).all()
+    assert (bounds > 0).all()
+
+
 def test_thresholds_that_are_rounded() -> None:
     """By itself an error, even where the membrane has none."""
     threshold = 1e3 + 2.0**-16
@@ -1058,6 +1159,11 @@ def test_integers_that_are_exact() -> None:
         expected = [smallest * 2.0**bits, -1.0, 2.0**bits, -1.0]
         assert [arithmetic.exactly(step) for step in steps] == expected
         assert arithmetic.exactly(torch.tensor(steps, dtype=torch.float64)).tolist() == expected
+        # Beyond 1/u roundings there is no bound.
+        for roundings in (2.0**bits, 1.5 * 2.0**bits, 3 * 2.0**bits):
+            assert arithmetic.gamma(roundings) == np.inf
+            assert arithmetic.gamma(torch.tensor([roundings], dtype=torch.float64)) == np.inf
+    assert ARITHMETIC["float32"].rounded([1e39, 1 + 2.0**-30]).tolist() == [np.inf, 1.0]
 
 
 def test_nodes_without_a_rule_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1072,7 +1178,7 @@ def test_the_finest_step_of_a_row() -> None:
     rows[::3] = random.normal(size=rows[::3].shape).astype(np.float32)
     rows[::4] = np.round(random.normal(0, 1e3, rows[::4].shape))
     rows[::5, :3] = 0
-    rows[7], rows[8] = 0, 5e-324
+    rows[7], rows[8], rows[9] = 0, 5e-324, 2.0**-1022
     found = np.empty(len(rows))
     finest(rows.size, rows.view(np.int64), found)
     np.testing.assert_array_equal(found, dyadic_each(rows).min(axis=1))

@@ -160,8 +160,7 @@ def follow(  # type: ignore[no-untyped-def]
                     if subtract:
                         sum_of_both = abs(u) + abs(limit)
                         step = min(step, threshold[3, j])
-                        whole = threshold[2, j] == 0 and sum_of_both <= exactly * step
-                        if not (step > 0 and whole):
+                        if sum_of_both > exactly * step:
                             error += threshold[1, j] + subtracted * (sum_of_both + error) + least
                             step = 0.0
                         u = u - limit
