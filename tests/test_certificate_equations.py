@@ -648,6 +648,11 @@ def test_sums_that_go_on_with_a_state_off_the_grid() -> None:
     opened = torch.full((1, 1, 1), 1e-2)
     on, off = (grid_state(neuron(r=r), [3.0], [1.5], opened=opened) for r in (1.0, 3.0))
     assert on.tolist() == [0]
+    # A sum with an error is on no grid, wherever it ends.
+    wrong = grid_state(neuron(), [3.0], [1.5], error=opened / 2, opened=opened)
+    state = State(0.5, 1.0, 0.0, "float32")
+    state.move(3.0, 1e-2, 1.0)
+    np.testing.assert_allclose(wrong, state.decide(1e3, 0.0, subtract=False), rtol=1e-6)
     without = grid_state(neuron(r=3.0), [3.0], [1.5])
     np.testing.assert_allclose(
         off - without, 1.5 * 1e-2 * (1 + gamma(14)) * INFLATION["float32"], rtol=1e-6
@@ -736,7 +741,8 @@ def test_decisions_within_their_bounds_are_not_certified() -> None:
         ones = torch.ones(1, 2)
         d = Deviation(None, ones.double(), ones * 2, ones)
         emitted = Emitted(membranes, membranes)
-        _, found = follower.advance(x, d, emitted, 1, follower.start(2))
+        given, found = follower.advance(x, d, emitted, 1, follower.start(2))
+        assert given.terms.shape == given.step.shape == given.reach.shape == (1, 2)
         assert found is not None
         assert found.certified[0, :, 0].tolist() == certified
     x = np.full((3, 1, 1), 0.1, np.float32)
