@@ -6,6 +6,7 @@ may be larger by a few units in the last place, and never smaller.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -1249,3 +1250,37 @@ def test_rates_of_extreme_time_constants() -> None:
     """No warning where 1/tau, or tau in float32, has no number."""
     found = _alike(np.array([2e-3, 1e-46, 1e-310, 1e300]), 1e-3, ARITHMETIC["float32"])
     assert found[1:].tolist() == [False, False, False]
+
+
+def test_parameters_that_are_stored_in_float32() -> None:
+    """dt/tau and all else are those of the same numbers in float64, to the last bit."""
+    random = np.random.default_rng(3)
+
+    def each(low: float, high: float) -> Array:
+        return random.uniform(low, high, 4).astype(np.float32)
+
+    tau, r, leak, limit = each(1e-3, 9e-3), each(0.5, 3), each(-0.1, 0.1), each(0.3, 0.6)
+    linear = nir.Affine(random.normal(size=(4, 4)).astype(np.float32), each(-1, 1))
+    after, gain = each(-0.1, 0.1), each(0.5, 2)
+    nodes: list[list[nir.NIRNode]] = [
+        [linear, nir.LIF(tau, r, leak, limit, after)],
+        [linear, nir.LI(tau, r, leak), nir.Threshold(limit)],
+        [linear, nir.CubaLIF(each(1e-3, 9e-3), tau, r, leak, limit, after, gain)],
+        [linear, nir.CubaLI(each(1e-3, 9e-3), tau, r, leak, gain), nir.Threshold(limit)],
+        [nir.Scale(gain), nir.IF(r, limit, after)],
+        [nir.Scale(gain), nir.I(r), nir.Threshold(limit)],
+    ]
+    x = random.uniform(0, 1, (6, 5, 4)).astype(np.float32)
+    for network in nodes:
+        wide = [copy.copy(node) for node in network]
+        for node in wide:
+            for field, value in vars(node).items():
+                if isinstance(value, np.ndarray):
+                    setattr(node, field, value.astype(np.float64))
+        found, expected = (
+            certify(chain(*n, inputs=(4,), outputs=(4,), dt=1e-3, steps=6), x)
+            for n in (network, wide)
+        )
+        for name, bounds in expected.bounds.items():
+            np.testing.assert_array_equal(found.bounds[name], bounds)
+            np.testing.assert_array_equal(found.margins[name], expected.margins[name])
