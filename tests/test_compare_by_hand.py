@@ -704,9 +704,10 @@ def test_scores_that_differ_where_spikes_agree() -> None:
         for fold_error, apart in ((0.25, False), (0.125, True)):
             x = dataclasses.replace(x, currents=np.zeros((0, 2, 0)), partial=True)
             alike = dataclasses.replace(y, spikes=x.spikes)
-            found = certified_comparison(x, alike, fold_error=fold_error)
-            assert (found.first is not None) == apart
-            assert (found.a, found.b) == ("x", "x")
+            for sides in ((x, alike), (alike, x)):
+                found = certified_comparison(*sides, fold_error=fold_error)
+                assert (found.first is not None) == apart
+                assert (found.a, found.b) == ("x", "x")
     # Classes of equal scores flip by rounding; only a folding that flips them is at fault.
     a = two_layers((1, 0), (0, 0), scores=((1, 0), (1, 1.0625)))
     b = two_layers((0, 0), (0, 0), scores=((1, 0), (1, 0.9375)))
@@ -863,6 +864,56 @@ def test_recordings_that_lack_a_layer() -> None:
     assert compare(bare, a, known, 0.0).first == Difference(
         "m", 1, "spike", 0, 0, (0,), 1.0, 0.0, None, 0.0, 1.0
     )
+
+
+def test_what_recordings_need_to_have_in_common() -> None:
+    """A layer, scores, or currents of one shape."""
+    nothing, currents = np.zeros((0, 2, 0)), np.zeros((1, 1, 1))
+    a = Trace("a", {}, {}, nothing, nothing, np.zeros((2, 0)), partial=True)
+
+    def why(a: Trace, b: Trace) -> tuple[str, ...]:
+        return compare(a, b, Layout((), {}, {}), 0.0).missing
+
+    none = ("there is nothing that both sides have recorded",)
+    assert why(a, a) == none
+    scored = dataclasses.replace(a, scores=np.zeros((2, 2)))
+    flowing = dataclasses.replace(a, currents=currents)
+    assert why(a, scored) == why(scored, a) == why(a, flowing) == why(flowing, a) == none
+    assert why(scored, scored) == why(flowing, flowing) == ()
+    spiking = dataclasses.replace(a, spikes={"l": np.zeros((2, 2, 2), np.uint8)})
+    other = dataclasses.replace(a, spikes={"k": np.zeros((2, 2, 2), np.uint8)})
+    assert why(spiking, spiking) == ()
+    assert why(spiking, a) == none
+    assert none[0] not in why(spiking, other)
+    wide = dataclasses.replace(flowing, currents=np.zeros((1, 1, 2)))
+    shapes = ("currents have shape (1, 1, 1) against (1, 1, 2)",)
+    assert why(flowing, wide) == shapes
+    whole = dataclasses.replace(flowing, partial=False)
+    assert why(whole, wide) == shapes
+    assert why(flowing, dataclasses.replace(wide, partial=False)) == shapes
+
+
+def test_the_last_step_counts() -> None:
+    """A certified decision of the last step, after one that is not."""
+    margins = np.full((2, 1, 1), -1.0, np.float32)
+    certified = np.array([False, True]).reshape(2, 1, 1)
+    known = Rounding(
+        Certificate("float32", {"l": certified}, {"l": margins}, {"l": 0 * margins}),
+        {"l": Past(frozenset(), frozenset())},
+    )
+    spikes = np.array([0, 1], np.uint8).reshape(2, 1, 1)
+    assert known.unexplained({"l": spikes}).tolist() == [True]
+    assert known.unexplained({"l": spikes[::-1]}).tolist() == [False]
+
+
+def test_what_acts_on_either_side_acts_on_both() -> None:
+    one = rounding_of([True] * 4, [-1.0] * 4)
+    mine, theirs = (
+        dataclasses.replace(one, pasts={"l": Past(frozenset(now), frozenset(ever))})
+        for now, ever in (("a", "b"), ("c", "d"))
+    )
+    joint = dataclasses.replace(mine, theirs=theirs).joint
+    assert joint.pasts == {"l": Past(frozenset("ac"), frozenset("bd"))}
 
 
 def test_membranes_across_dialects_may_differ_by_a_moved_threshold() -> None:
