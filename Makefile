@@ -68,8 +68,8 @@ oldest:
 	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -o filterwarnings= -p no:cacheprovider \
 		--deselect tests/test_report.py::test_the_published_schema_is_up_to_date \
 		$(patsubst %,tests/test_%.py,$(OLDEST))
-OLDEST := adversarial certificate certificate_equations checkpoint compare compare_by_hand files fold graph nir_file onnx_file primitives quantize \
-	readout report simulators tolerance trace
+OLDEST := adversarial certificate certificate_equations checkpoint compare compare_by_hand files fold graph nir_file \
+	onnx_file primitives quantize readout report simulators tolerance trace
 
 # The wheel and the source distribution, built as for a release; the wheel is installed and its demo run elsewhere.
 wheel: install
