@@ -42,7 +42,8 @@ from msg_deploy.stimulus import noise
 from tests.helpers import random_network, samples
 from tests.recordings import bin_bytes
 from tests.test_adapters import NORSE, SPEC, STEPS, between
-from tests.test_compare import CHANGES, comparisons
+from tests.test_compare import CHANGES
+from tests.test_compare_by_hand import comparisons
 
 PROGRAM = Path(sys.executable).with_name("equivalence-check")
 Check = Callable[..., Verdict]
