@@ -168,9 +168,7 @@ class Comparison:
     @property
     def uncertified(self) -> int | None:
         """Decisions that rounding may change; None if there is a layer without a certificate."""
-        counts = [layer.uncertified for layer in self.layers]
-        known = [count for count in counts if count is not None]
-        return sum(known) if counts and len(known) == len(counts) else None
+        return _total([layer.uncertified for layer in self.layers])
 
     @property
     def spikes(self) -> int:
@@ -233,9 +231,7 @@ class Verdict:
     @property
     def uncertified(self) -> int | None:
         """Decisions compared that rounding may change; None where there is no certificate."""
-        counts = [c.uncertified for c in self.comparisons]
-        known = [count for count in counts if count is not None]
-        return sum(known) if counts and len(known) == len(counts) else None
+        return _total([c.uncertified for c in self.comparisons])
 
     @property
     def certified_share(self) -> float | None:
@@ -303,6 +299,11 @@ def merge(x: Comparison, y: Comparison) -> Comparison:
         unexplained=_sum(x.unexplained, y.unexplained),
         unrecorded=x.unrecorded,
     )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """The sum; None if one is not known, or there is none."""
+    return functools.reduce(_sum, counts) if counts else None
 
 
 def _larger(x: float | None, y: float | None) -> float | None:
