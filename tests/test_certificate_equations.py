@@ -364,7 +364,6 @@ class State:
     r: float
     leak: float
     precision: Precision
-    exactly: bool = False
     value: float = 0.0
     error: float = 0.0
 
@@ -379,15 +378,14 @@ class State:
         rate, drag = (1.0, 0.0) if self.rate is None else (self.rate, self.rate)
         v, gain = abs(self.value), rate * abs(self.r)
         before = v + self.error
-        if not self.exactly:
-            self.error = (
-                abs(1 - drag) * self.error
-                + gain * error
-                + gamma(terms + 6, self.precision) * before
-                + gamma(14, self.precision)
-                * (drag * before + rate * abs(self.leak) + gain * (abs(x) + error))
-                + LEAST * (1 + gain + v + abs(x))
-            )
+        self.error = (
+            abs(1 - drag) * self.error
+            + gain * error
+            + gamma(terms + 6, self.precision) * before
+            + gamma(14, self.precision)
+            * (drag * before + rate * abs(self.leak) + gain * (abs(x) + error))
+            + LEAST * (1 + gain + v + abs(x))
+        )
         self.value += drag * (self.leak - self.value) + rate * self.r * x
 
     def decide(self, threshold: float, reset: float, subtract: bool) -> float:
@@ -732,11 +730,8 @@ def test_a_membrane_at_its_threshold_does_not_spike() -> None:
 
 
 def test_decisions_within_their_bounds_are_not_certified() -> None:
-    node = neuron(r=3.0, v_threshold=1.5)
-    follower = FOLLOWERS[nir.LIF](node, place((1,)))
-    for exact, certified in ((False, [False, True]), (True, [True, True])):
-        kept = neuron(v_threshold=1.5) if exact else node
-        follower = FOLLOWERS[nir.LIF](kept, place((1,)))
+    for r, certified in ((3.0, [False, True]), (1.0, [True, True])):
+        follower = FOLLOWERS[nir.LIF](neuron(r=r, v_threshold=1.5), place((1,)))
         x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)[..., None]
         membranes = torch.tensor([[1.5, 1.51]], dtype=torch.float64)[..., None]
         ones = torch.ones(1, 2)
@@ -885,25 +880,24 @@ def test_delays_move_errors() -> None:
     assert exact.open is None
 
 
-def meeting(*nodes: nir.NIRNode, threshold: float = 9.0, **timing: Any) -> Deployment:
+def meeting(*nodes: nir.NIRNode) -> Deployment:
     """The input through each of the nodes, all of which lead to one IF."""
     size = np.array([2])
     named: dict[str, nir.NIRNode] = {"input": nir.Input({"input": size})}
     named |= {f"n{i}": node for i, node in enumerate(nodes)}
-    named["if"] = nir.IF(np.ones(2), np.full(2, threshold), np.zeros(2))
+    named["if"] = nir.IF(np.ones(2), np.full(2, 9.0), np.zeros(2))
     named["output"] = nir.Output({"output": size})
     edges = [("input", f"n{i}") for i in range(len(nodes))]
     edges += [(f"n{i}", "if") for i in range(len(nodes))] + [("if", "output")]
     graph = nir.NIRGraph(named, edges, metadata={}, type_check=False)
-    given = {"dt": 1e-3, "steps": 1} | timing
-    return Deployment(graph, Timing(**given), InputSpec((2,), "frames"))
+    return Deployment(graph, Timing(1e-3, 1), InputSpec((2,), "frames"))
 
 
-def decided(v: float, error: float, terms: float, threshold: float = 9.0) -> float:
-    """The bound of an IF on its first step."""
+def decided(v: float, error: float, terms: float) -> float:
+    """The bound of an IF with a threshold of 9 on its first step."""
     state = State(None, 1.0, 0.0, "float32")
     state.move(v, error, terms)
-    return state.decide(threshold, 0.0, False)
+    return state.decide(9.0, 0.0, False)
 
 
 def test_edges_of_one_term_meet_all_others() -> None:
