@@ -11,7 +11,6 @@ import numpy as np
 
 from msg_deploy import saved
 from msg_deploy.data import datasets
-from msg_deploy.data.npz import samples_npz
 from msg_deploy.deployment import Deployment, Metadata
 from msg_deploy.errors import GraphError, UsageError
 from msg_deploy.exporters import nir as nir_file
@@ -30,7 +29,7 @@ from msg_deploy.sim.compare import TOLERANCE
 from msg_deploy.sim.parameters import compare_metadata, compare_parameters, same_law
 from msg_deploy.sim.simulator import FloatArray, Trace
 from msg_deploy.sim.verdict import Kind, ParameterDifference, Verdict
-from msg_deploy.stimulus import DEFAULT_RANDOM, encoded, held_out, noise
+from msg_deploy.stimulus import DEFAULT_RANDOM, encoded, held_out, loaded, noise
 from msg_deploy.subjects import Model, Subject, batch_size, open_model
 
 if TYPE_CHECKING:
@@ -349,22 +348,23 @@ def stimulus_of(
         if count is not None and count < 0:
             raise UsageError(f"{name} must not be negative, not {count}.")
     trained = metadata.provenance.data
+    given = loaded(data)
     chosen: Samples | None
-    if data is None and samples != 0 and trained in datasets():
+    if given is None and samples != 0 and trained in datasets():
         try:
             chosen = _held_out(metadata, trained, samples, options)
         except UsageError as error:
             raise UsageError(f"{error} Or use random samples alone: --samples 0.") from error
-    elif isinstance(data, str):
-        chosen = _held_out(metadata, data, samples, options)
+    elif isinstance(given, str):
+        chosen = _held_out(metadata, given, samples, options)
     else:
-        chosen = None if data is None else np.asarray(data)
+        chosen = given
     parts: list[Samples] = [
         noise(metadata, DEFAULT_RANDOM if random is None else random, seed),
         noise(metadata, random_float, seed, fine=True),
     ]
     if chosen is not None:
-        encoded(metadata, chosen[:1])
+        encoded(metadata, np.asarray(chosen[:1]))
         parts.insert(0, Finite(limited(chosen, samples)))
     stimulus = Joined(tuple(parts))
     if not len(stimulus):
@@ -407,7 +407,5 @@ def _recorded(
 def _held_out(
     metadata: Metadata, data: str, samples: int | None, options: Mapping[str, Any]
 ) -> Samples:
-    """Held-out samples of a data set, read as in training, or those of a .npz file."""
-    if data.endswith(".npz"):
-        return samples_npz(Path(data))
+    """Held-out samples of a data set, read as in training."""
     return held_out(metadata, data, samples, options).samples("test")

@@ -156,15 +156,15 @@ def quantize(
         _check_target(target)
     if samples < 0:
         raise UsageError(f"samples must not be negative, not {samples}.")
-    subject, data = open_model(model, foreign), loaded(data)
+    subject, chosen = open_model(model, foreign), loaded(data)
     original = unfolded(subject.deployment)
     if original.integers is not None:
         raise UsageError(f"{subject.name}: is quantized already.")
-    wanted = samples > 0 or isinstance(data, str) or finetune is not None
-    dataset = _dataset(original, data, data_options or {}) if wanted else None
+    wanted = samples > 0 or isinstance(chosen, str) or finetune is not None
+    dataset = _dataset(original, chosen, data_options or {}) if wanted else None
     if finetune is not None and dataset is None:
         raise UsageError("fine-tuning needs a data set; name one, or leave it out.")
-    given = None if isinstance(data, str) or data is None else np.asarray(data)
+    given = None if isinstance(chosen, str) else chosen
     known = _drawn(original, dataset, given, samples, seed) if samples else None
     on_progress(0, 1, "calibration")
     random = noise(original, samples or DEFAULT_SAMPLES, seed)
@@ -217,7 +217,7 @@ def _write(result: Quantization, path: Path) -> None:
 
 
 def _dataset(
-    deployment: Deployment, data: str | Array | None, options: Mapping[str, Any]
+    deployment: Deployment, data: str | Samples | None, options: Mapping[str, Any]
 ) -> Dataset | None:
     name = deployment.provenance.data if data is None else data
     if not isinstance(name, str) or (data is None and name not in datasets()):
@@ -229,7 +229,7 @@ def _dataset(
 
 
 def _drawn(
-    deployment: Deployment, dataset: Dataset | None, given: Array | None, count: int, seed: int
+    deployment: Deployment, dataset: Dataset | None, given: Samples | None, count: int, seed: int
 ) -> Array | None:
     """Samples of the data to calibrate on; None: there are none."""
     source: Samples

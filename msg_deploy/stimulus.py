@@ -49,15 +49,15 @@ def held_out(
     return load_dataset(data, resolved, model.timing.steps)
 
 
-def loaded(data: str | FloatArray | None) -> str | FloatArray | None:
-    """The samples of a .npz file; anything else as it is.
+def loaded(data: str | FloatArray | None) -> str | Samples | None:
+    """Samples: given ones, or those of a .npz file, which are read when asked for; else a name.
 
     Raises:
         FileError: the file cannot be read, or holds no samples.
     """
-    if isinstance(data, str) and data.endswith(".npz"):
-        return np.asarray(samples_npz(Path(data))[:])
-    return data
+    if isinstance(data, str):
+        return samples_npz(Path(data)) if data.endswith(".npz") else data
+    return None if data is None else np.asarray(data)
 
 
 def samples_of(
@@ -86,12 +86,12 @@ def samples_of(
     if samples is not None and samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}.")
     trained = model.provenance.data
-    data = trained if data is None and trained in datasets() else loaded(data)
-    if isinstance(data, str):
-        split = held_out(model, data, samples, options).test
+    chosen = trained if data is None and trained in datasets() else loaded(data)
+    if isinstance(chosen, str):
+        split = held_out(model, chosen, samples, options).test
         return split.samples, split.labels
-    if data is not None:
-        return np.asarray(data)[:samples], None
+    if chosen is not None:
+        return np.asarray(chosen[:samples]), None
     if random < 1:
         raise UsageError("there is no sample to run; give data or a number of random ones.")
     return noise(model, random, seed)[:], None
